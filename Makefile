@@ -1,0 +1,38 @@
+# Every target works from a fresh checkout: it makes the environment that it needs, and reuses it afterwards.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+
+.PHONY: env demo test check fix bench clean
+
+env: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "==> making the environment in $(VENV) (the first time this fetches torch, about 3 GB)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -b constraints.txt -e '.[server,torch,demo,test]'
+	@touch $@
+
+demo: env
+	$(BIN)/python demo/run.py
+
+test: env
+	$(BIN)/python -m pytest --benchmark-disable
+
+check: env
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --benchmark-disable -q -m "not system and not torch"
+
+fix: env
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: env
+	$(BIN)/python -m huterox_bench report
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks bench/results demo/out

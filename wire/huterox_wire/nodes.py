@@ -1,0 +1,151 @@
+"""Meta maps between the switchboard and a kernel.
+
+Every command carries the epoch of the switchboard that gives it; a kernel refuses one that is older than the newest it
+has seen, so that a paused old owner cannot close what a new one opened. A kernel decides nothing: it answers commands
+with `ContainerEvent`s and tells what it sees in its heartbeat.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from huterox_wire.meta import Name, meta_decoder
+
+ContainerState = Literal["creating", "ready", "draining", "swapped", "gone"]
+
+
+class Capacity(Struct, omit_defaults=True):
+    """What a node may give to containers."""
+
+    slots: int
+    host_bytes: int
+
+
+class InputSpec(Struct, omit_defaults=True, forbid_unknown_fields=True):
+    """What a model expects under one input name. None in `shape` stands for any size."""
+
+    dtype: str = ""
+    shape: list[Annotated[int, msgspec.Meta(ge=0)] | None] | None = None
+
+
+class Resources(Struct, omit_defaults=True, forbid_unknown_fields=True):
+    """A model's declared footprint, in MiB."""
+
+    host_mb: Annotated[int, msgspec.Meta(ge=0, le=2**24)] = 256
+    gpu_mb: Annotated[int, msgspec.Meta(ge=0, le=2**24)] = 0
+
+
+class ModelSpec(Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    """A model file (see interfaces): what to load and how. `source_dir` is where relative paths in `entry` start."""
+
+    name: Name
+    version: str = "1"
+    algorithm: str = ""
+    runtime: Literal["python", "torchscript"] = "python"
+    entry: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+    device: Literal["cpu", "cuda", "any"] = "cpu"
+    idempotent: bool = False
+    services_per_container: Annotated[int, msgspec.Meta(ge=1)] = 10
+    idle_timeout_s: Annotated[float, msgspec.Meta(ge=0)] = 600.0
+    load_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 120.0
+    interpreter: str = ""
+    source_dir: str = ""
+    params: dict[str, Any] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)
+    inputs: dict[str, InputSpec] = field(default_factory=dict)
+
+
+class ContainerReport(Struct, omit_defaults=True):
+    """What a kernel sees of one container."""
+
+    container: int
+    model: str
+    version: str
+    state: ContainerState
+    pid: int = 0
+    started_s: float = 0.0  # seconds since the epoch, by the node's clock
+    host_bytes: int = 0  # measured footprint: proportional set size
+    requests: int = 0  # calls taken by the worker since it started
+    errors: int = 0
+    busy_us: int = 0
+    reason: str = ""
+
+
+class RegisterMeta(Struct, omit_defaults=True):
+    """REGISTER, kernel -> switchboard: sent at start and whenever the switchboard asks for it."""
+
+    node: Name
+    boot: str  # changes with every start of the kernel
+    pid: int
+    host: str
+    capacity: Capacity
+    containers: list[ContainerReport] = field(default_factory=list)
+    version: str = ""
+
+
+class RegisteredMeta(Struct, omit_defaults=True):
+    """REGISTER, switchboard -> kernel: the answer. With `again` set it asks the kernel to register."""
+
+    epoch: int
+    heartbeat_s: float
+    again: bool = False
+
+
+class HeartbeatMeta(Struct, omit_defaults=True):
+    """HEARTBEAT, kernel -> switchboard, every `heartbeat_s`. Echoed, so that the kernel knows its switchboard lives."""
+
+    node: Name
+    boot: str
+    host_bytes_free: int = 0  # what the operating system says is available now
+    containers: list[ContainerReport] = field(default_factory=list)
+
+
+class CreateMeta(Struct, omit_defaults=True):
+    """CREATE, switchboard -> kernel. Answered by EVENTs: loading, then ready or gone."""
+
+    epoch: int
+    container: int
+    model: ModelSpec
+
+
+class CloseMeta(Struct, omit_defaults=True):
+    """CLOSE, switchboard -> kernel: stop the container; kill it after `grace_s`. Answered by the EVENT gone."""
+
+    epoch: int
+    container: int
+    reason: str = ""
+    grace_s: float = 5.0
+
+
+class ContainerEvent(Struct, omit_defaults=True):
+    """EVENT, kernel -> switchboard.
+
+    `what`: "loading" (the process exists), "ready" (loaded and warmed up), "gone" (the process has ended and its
+    memory is back). `cause` of gone: "closed", "load_failed", "crashed", "load_timeout", "refused".
+    """
+
+    container: int
+    what: Literal["loading", "ready", "gone"]
+    pid: int = 0
+    cause: Literal["", "closed", "load_failed", "crashed", "load_timeout", "refused"] = ""
+    reason: str = ""  # for people: signal or exit code, the error's first line
+    traceback: str = ""
+    host_bytes: int = 0
+    timings_s: dict[str, float] = field(default_factory=dict)  # fork, import, load, warmup
+
+
+class LogArgs(Struct, omit_defaults=True):
+    """Arguments of the ADMIN verb `logs`, switchboard -> kernel. A negative offset counts from the end."""
+
+    container: int
+    offset: int = -65536
+    limit: Annotated[int, msgspec.Meta(ge=1, le=262144)] = 65536
+
+
+decode_register = meta_decoder(RegisterMeta)
+decode_registered = meta_decoder(RegisteredMeta)
+decode_heartbeat = meta_decoder(HeartbeatMeta)
+decode_create = meta_decoder(CreateMeta)
+decode_close = meta_decoder(CloseMeta)
+decode_container_event = meta_decoder(ContainerEvent)
