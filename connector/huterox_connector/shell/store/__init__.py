@@ -1,0 +1,1 @@
+"""Where desired state and the journal are kept."""

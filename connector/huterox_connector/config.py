@@ -1,0 +1,71 @@
+"""The connector's configuration: one TOML file, every limit and time with its unit, checked before anything starts."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from huterox_connector.core.config import CoreConfig
+from huterox_connector.core.replacer import POLICIES
+from huterox_wire.errors import InvalidInput
+
+IPC_PATH_NBYTES_MAX = 107
+"""What a unix socket's address holds (sun_path), less its closing zero."""
+
+
+class ConnectorConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """Everything the switchboard daemon can be told."""
+
+    front: str  # where callers connect, e.g. ipc:///run/huterox/switchboard.ipc
+    back: str  # where kernels connect
+    store: str  # file of the SQLite store
+    die_with_parent: bool = False  # SIGKILL when the process that started this one ends
+    tick_s: float = 0.05
+    batch_max: int = 256  # messages taken from one socket before the other has its turn
+    hwm: int = 20_000  # messages queued for one peer; above core.calls_max, so that only a dead peer reaches it
+    linger_ms: int = 200
+    drain_s: float = 5.0  # at stop: how long calls in flight may take to end
+    admin_rate_per_s: float = 500.0  # OPEN and ADMIN from one peer
+    admin_burst: int = 1000
+    log_level: str = "INFO"
+    core: CoreConfig = CoreConfig()
+
+
+def load_config(path: Path) -> ConnectorConfig:
+    """Read and check a configuration file. Raises InvalidInput, naming the file and what is wrong in it."""
+    try:
+        table = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise InvalidInput(f"{path}: {exc}") from exc
+    try:
+        return config_from(table)
+    except InvalidInput as exc:
+        raise InvalidInput(f"{path}: {exc}") from exc
+
+
+def config_from(table: dict[str, Any]) -> ConnectorConfig:
+    try:
+        config = msgspec.convert(table, ConnectorConfig)
+    except msgspec.ValidationError as exc:
+        raise InvalidInput(str(exc)) from exc
+    if config.core.policy not in POLICIES:
+        raise InvalidInput(f"core.policy {config.core.policy!r} is unknown; known are {', '.join(POLICIES)}")
+    for endpoint in (config.front, config.back):
+        check_endpoint(endpoint)
+    return config
+
+
+def check_endpoint(endpoint: str) -> None:
+    """Raise InvalidInput unless it can be bound: ipc with a path that a unix socket's address holds, or tcp."""
+    scheme, separator, address = endpoint.partition("://")
+    if not separator or scheme not in ("ipc", "tcp") or not address:
+        raise InvalidInput(f"endpoint {endpoint!r} is neither ipc://PATH nor tcp://HOST:PORT")
+    nbytes = len(address.encode())
+    if scheme == "ipc" and nbytes > IPC_PATH_NBYTES_MAX:
+        raise InvalidInput(
+            f"the socket path {address!r} has {nbytes} bytes; a unix socket takes {IPC_PATH_NBYTES_MAX}",
+            need=nbytes,
+            limit=IPC_PATH_NBYTES_MAX,
+        )

@@ -1,0 +1,163 @@
+"""The calls in flight: which container has them, until when, and the counters that a hit moves.
+
+The way back needs no look-up, since the answer carries its caller's identity. This table is kept all the same: for
+deadlines, for failures, and so that nothing is answered twice.
+"""
+
+import struct
+from typing import Any, Final
+
+from huterox_connector.core.config import CoreConfig
+from huterox_connector.core.records import Container, Service
+from huterox_wire.header import HEADER, HEADER_NBYTES, MAGIC, VERSION
+from huterox_wire.kinds import FLAGS_KNOWN, Kind
+from huterox_wire.limits import BUDGET_US_MAX, META_NBYTES_MAX, TENSORS_MAX
+
+_CALL: Final = int(Kind.CALL)
+_PART: Final = int(Kind.PART)
+_ERROR: Final = int(Kind.ERROR)
+_ANSWER: Final = struct.Struct("<3xB4xQ8xQ")  # of a header: kind, request id, microseconds that the worker was busy
+
+CallKey = tuple[bytes, int]
+"""What a call is found by: its caller's identity and its request id."""
+
+
+class Call:
+    """One call that a container has. A plain slots class: it is made on the hot path."""
+
+    __slots__ = ("caller", "container", "deadline_s", "nbytes", "request_id", "service")
+
+    def __init__(
+        self, caller: bytes, request_id: int, service: Service, container: Container, deadline_s: float, nbytes: int
+    ) -> None:
+        self.caller = caller
+        self.request_id = request_id
+        self.service = service
+        self.container = container
+        self.deadline_s = deadline_s
+        self.nbytes = nbytes
+
+
+class Calls:
+    """All calls in flight."""
+
+    def __init__(self, services: dict[int, Service], config: CoreConfig) -> None:
+        self._services = services
+        self._table: dict[CallKey, Call] = {}
+        self._of_caller: dict[bytes, int] = {}
+        self._nbytes = 0
+        self._config = config
+        self._calls_max = config.calls_max
+        self._of_caller_max = config.calls_per_caller_max
+        self._of_container_max = config.calls_per_container_max
+        self._timeout_s = config.call_timeout_s
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __contains__(self, key: CallKey) -> bool:
+        return key in self._table
+
+    def get(self, caller: bytes, request_id: int) -> Call | None:
+        return self._table.get((caller, request_id))
+
+    def hit(self, caller: bytes, first: Any, nbytes: int, now_s: float) -> Container | None:
+        """Hot path. Enter a call whose container is ready. None: take the slow path, nothing was changed.
+
+        Args:
+            first: the message's first frame, anything with the buffer protocol.
+            nbytes: size of the further frames, 0 for a packed message.
+        """
+        if len(first) < HEADER_NBYTES:
+            return None
+        magic, version, kind, flags, tensors, request_id, handle, budget_us, meta_nbytes, zero = HEADER.unpack_from(
+            first
+        )
+        if kind != _CALL or magic != MAGIC or version != VERSION or flags & ~FLAGS_KNOWN or zero:
+            return None
+        if tensors > TENSORS_MAX or meta_nbytes > META_NBYTES_MAX or budget_us > BUDGET_US_MAX:
+            return None
+        service = self._services.get(handle)
+        if service is None or (container := service.container) is None:
+            return None
+        key = (caller, request_id)
+        in_flight = self._of_caller.get(caller, 0)
+        if (
+            container.in_flight >= self._of_container_max
+            or in_flight >= self._of_caller_max
+            or len(self._table) >= self._calls_max
+            or self._nbytes + nbytes > self._config.calls_nbytes_max
+            or key in self._table
+        ):
+            return None
+        deadline_s = now_s + (budget_us * 1e-6 if budget_us else self._timeout_s)
+        self._table[key] = Call(caller, request_id, service, container, deadline_s, nbytes)
+        self._of_caller[caller] = in_flight + 1
+        self._nbytes += nbytes
+        self._count_hit(service, container, now_s)
+        return container
+
+    def _count_hit(self, service: Service, container: Container, now_s: float) -> None:
+        """Hot path."""
+        container.in_flight += 1
+        container.hits += 1
+        container.last_hit_s = service.last_hit_s = now_s
+        service.hits += 1
+        container.node.replacer.record_access(container.id)
+
+    def enter(self, call: Call, now_s: float) -> None:
+        """Enter a call that waited for its container. The waiting line has its own bounds."""
+        self._table[call.caller, call.request_id] = call
+        self._of_caller[call.caller] = self._of_caller.get(call.caller, 0) + 1
+        self._nbytes += call.nbytes
+        self._count_hit(call.service, call.container, now_s)
+
+    def answered(self, kernel: bytes, caller: bytes, first: Any) -> Call | None:
+        """Hot path. The call that an answer belongs to; it has ended unless the answer is a PART.
+
+        None: nobody waits for it (its deadline passed, or the kernel does not have that call); drop the answer.
+        """
+        kind, request_id, busy_us = _ANSWER.unpack_from(first)
+        key = (caller, request_id)
+        call = self._table.get(key)
+        if call is None or call.container.node.identity != kernel:
+            return None
+        if kind == _PART:
+            return call
+        self._forget(key, call)
+        service = call.service
+        service.busy_s += busy_us * 1e-6
+        if kind == _ERROR:
+            service.errors += 1
+            call.container.errors += 1
+        return call
+
+    def drop(self, call: Call) -> None:
+        """End a call without an answer from its container."""
+        call.service.errors += 1
+        self._forget((call.caller, call.request_id), call)
+
+    def _forget(self, key: CallKey, call: Call) -> None:
+        """Hot path."""
+        del self._table[key]
+        call.container.in_flight -= 1
+        self._nbytes -= call.nbytes
+        left = self._of_caller[call.caller] - 1
+        if left:
+            self._of_caller[call.caller] = left
+        else:
+            del self._of_caller[call.caller]
+
+    def room_for(self, caller: bytes, waiting: int, nbytes: int) -> bool:
+        """Whether the limits leave room for one more call, with `waiting` others not yet in this table."""
+        return (
+            len(self._table) + waiting < self._calls_max
+            and self._of_caller.get(caller, 0) < self._of_caller_max
+            and self._nbytes + nbytes <= self._config.calls_nbytes_max
+        )
+
+    def expired(self, now_s: float) -> list[Call]:
+        return [call for call in self._table.values() if call.deadline_s <= now_s]
+
+    def of_container(self, container: Container) -> list[Call]:
+        return [call for call in self._table.values() if call.container is container]

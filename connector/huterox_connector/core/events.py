@@ -1,0 +1,112 @@
+"""Everything that can happen to the switchboard. The time is not in them: it is given beside."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from huterox_wire.meta import AdminMeta, OpenMeta
+from huterox_wire.nodes import ContainerEvent, HeartbeatMeta, RegisterMeta
+
+
+@dataclass(slots=True, frozen=True)
+class CallMissed:
+    """A call that could not be forwarded at once. `frames` are opaque here; `nbytes` is their size."""
+
+    caller: bytes
+    request_id: int
+    handle: int
+    budget_us: int
+    frames: list[Any]
+    nbytes: int
+
+
+@dataclass(slots=True, frozen=True)
+class CallCancelled:
+    caller: bytes
+    request_id: int
+
+
+@dataclass(slots=True, frozen=True)
+class CallUndeliverable:
+    """The kernel that a call was forwarded to cannot be reached."""
+
+    caller: bytes
+    request_id: int
+
+
+@dataclass(slots=True, frozen=True)
+class OpenRequested:
+    caller: bytes
+    request_id: int
+    meta: OpenMeta
+
+
+@dataclass(slots=True, frozen=True)
+class AdminRequested:
+    caller: bytes
+    request_id: int
+    meta: AdminMeta
+
+
+@dataclass(slots=True, frozen=True)
+class KernelRegistered:
+    identity: bytes
+    meta: RegisterMeta
+
+
+@dataclass(slots=True, frozen=True)
+class KernelBeat:
+    identity: bytes
+    meta: HeartbeatMeta
+
+
+@dataclass(slots=True, frozen=True)
+class KernelUnreachable:
+    identity: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class ContainerReported:
+    identity: bytes
+    event: ContainerEvent
+
+
+@dataclass(slots=True, frozen=True)
+class ContainerDrained:
+    """The last call in flight of a draining container has ended."""
+
+    container: int
+
+
+@dataclass(slots=True, frozen=True)
+class Committed:
+    """What `Commit` asked for is on disk."""
+
+    ticket: int
+
+
+@dataclass(slots=True, frozen=True)
+class CommitFailed:
+    ticket: int
+    reason: str
+
+
+@dataclass(slots=True, frozen=True)
+class Ticked:
+    """Time has passed; comes a few times a second."""
+
+
+Event = (
+    CallMissed
+    | CallCancelled
+    | CallUndeliverable
+    | OpenRequested
+    | AdminRequested
+    | KernelRegistered
+    | KernelBeat
+    | KernelUnreachable
+    | ContainerReported
+    | ContainerDrained
+    | Committed
+    | CommitFailed
+    | Ticked
+)

@@ -1,0 +1,36 @@
+"""What happened and why, for people: the last events, numbered."""
+
+from collections import deque
+from typing import Any
+
+from huterox_connector.core.effects import Journalled
+
+
+class Journal:
+    """Keeps the newest `length_max` events. `clock_offset_s` turns the core's time into seconds since the epoch."""
+
+    def __init__(self, length_max: int, clock_offset_s: float) -> None:
+        self._events: deque[Journalled] = deque(maxlen=length_max)
+        self._offset_s = clock_offset_s
+        self._seq = 0
+
+    def at(self, now_s: float) -> float:
+        """`now_s` in seconds since the epoch."""
+        return round(now_s + self._offset_s, 6)
+
+    def restore(self, events: list[Journalled]) -> None:
+        """Take over what an earlier switchboard kept, oldest first."""
+        self._events.extend(events)
+        if events:
+            self._seq = events[-1].seq
+
+    def record(self, kind: str, subject: str, reason: str, now_s: float, **details: Any) -> Journalled:
+        self._seq += 1
+        event = Journalled(self._seq, self.at(now_s), kind, subject, reason, details)
+        self._events.append(event)
+        return event
+
+    def after(self, seq: int, limit: int, subject: str = "") -> list[Journalled]:
+        """Events with a larger number, oldest first. Without a starting point, the newest `limit` of them."""
+        found = [e for e in self._events if e.seq > seq and (not subject or subject in e.subject)]
+        return found[:limit] if seq else found[-limit:]

@@ -1,0 +1,184 @@
+"""Kernels: registering, reconciling what they run with what is known, hearing their heart, losing them."""
+
+from huterox_connector.core.config import CoreConfig
+from huterox_connector.core.effects import Command, Effect
+from huterox_connector.core.events import ContainerReported, KernelBeat, KernelRegistered
+from huterox_connector.core.journal import Journal
+from huterox_connector.core.lifecycle import State, Step
+from huterox_connector.core.records import MIB, Container, Demand, Group, Model, Node
+from huterox_connector.core.registry import Registry
+from huterox_connector.core.replacer import POLICIES
+from huterox_connector.core.residency import Residency
+from huterox_wire.kinds import Kind
+from huterox_wire.nodes import ContainerReport, ModelSpec, RegisteredMeta, RegisterMeta, Resources
+
+
+class Nodes:
+    """The switchboard's side of every kernel's life."""
+
+    def __init__(
+        self, registry: Registry, residency: Residency, journal: Journal, epoch: int, config: CoreConfig
+    ) -> None:
+        self._registry = registry
+        self._residency = residency
+        self._journal = journal
+        self._epoch = epoch
+        self._config = config
+
+    def on_register(self, event: KernelRegistered, now_s: float) -> list[Effect]:
+        """Take a kernel in. One name, one living kernel: a second one is left unanswered until the first is lost."""
+        meta = event.meta
+        effects: list[Effect] = []
+        known = self._registry.node_named(meta.node)
+        if known is not None and known.identity != event.identity:
+            if now_s - known.last_heartbeat_s < self._config.node_timeout_s:
+                probe = Command(known.identity, Kind.HEARTBEAT, None)  # unreachable where that process has ended
+                return [self._warn_of_twin(meta, now_s), probe]
+            effects += self.lose(known, "replaced by a kernel that was started anew", now_s)
+            known = None
+        node = known or self._add(event, now_s)
+        node.last_heartbeat_s = now_s
+        node.capacity = Demand(meta.capacity.slots, meta.capacity.host_bytes)
+        effects.append(Command(node.identity, Kind.REGISTER, RegisteredMeta(self._epoch, self._config.heartbeat_s)))
+        effects.append(
+            self._journal.record(
+                "node.registered",
+                node.name,
+                f"kernel of {meta.host} with {len(meta.containers)} containers",
+                now_s,
+                capacity=node.capacity.facts(),
+                pid=meta.pid,
+            )
+        )
+        return effects + self._reconcile(node, meta, now_s) + self._residency.retry(now_s)
+
+    def _warn_of_twin(self, meta: RegisterMeta, now_s: float) -> Effect:
+        reason = f"a kernel of this name is alive; the one of {meta.host}, pid {meta.pid}, is kept waiting"
+        return self._journal.record("node.twin", meta.node, reason, now_s)
+
+    def _add(self, event: KernelRegistered, now_s: float) -> Node:
+        meta = event.meta
+        node = Node(
+            name=meta.node,
+            identity=event.identity,
+            boot=meta.boot,
+            host=meta.host,
+            pid=meta.pid,
+            version=meta.version,
+            capacity=Demand(meta.capacity.slots, meta.capacity.host_bytes),
+            replacer=POLICIES[self._config.policy](),
+            registered_at=self._journal.at(now_s),
+            last_heartbeat_s=now_s,
+        )
+        self._registry.nodes[node.identity] = node
+        return node
+
+    def _reconcile(self, node: Node, meta: RegisterMeta, now_s: float) -> list[Effect]:
+        effects: list[Effect] = []
+        reported = {report.container for report in meta.containers}
+        for container in list(node.containers.values()):
+            if container.id not in reported and container.state is not State.PLANNED:
+                effects += self._residency.ended(container, "node_lost", "the kernel no longer has it", "", now_s)
+        for report in meta.containers:
+            if report.container not in node.containers and report.state != "gone":
+                effects += self._adopt(node, report, now_s)
+        return effects
+
+    def _adopt(self, node: Node, report: ContainerReport, now_s: float) -> list[Effect]:
+        """A container that runs but is not known here: another switchboard, or this one before a restart, made it."""
+        model = self._registry.models.get(report.model)
+        if (
+            model is None
+            or model.spec.version != report.version
+            or report.state not in ("ready", "creating")
+            or self._registry.group_of(model, 0).container is not None
+        ):
+            return self._close_stray(node, report, now_s)
+        container = self._container_of(node, report, model, self._registry.group_of(model, 0), now_s)
+        self._registry.add_container(container)
+        adopted: list[Effect] = [
+            self._journal.record("adopt", f"{model.name} {container.title}", container.reason, now_s, node=node.name)
+        ]
+        if report.state == "creating":
+            container.step(Step.COMMANDED, now_s)
+            return adopted
+        container.step(Step.ADOPTED, now_s)
+        container.ready_s = now_s
+        return adopted + self._residency.resident(container, now_s)
+
+    def _close_stray(self, node: Node, report: ContainerReport, now_s: float) -> list[Effect]:
+        """Nobody has a use for it. Its memory counts until it is gone, so it gets a record too."""
+        spec = ModelSpec(
+            name=report.model,
+            version=report.version,
+            entry="-",
+            resources=Resources(host_mb=report.host_bytes // MIB),
+        )
+        model = Model(spec, 0.0)
+        container = self._container_of(node, report, model, Group((spec.name, 0), model), now_s)
+        self._registry.add_container(container)
+        container.step(Step.COMMANDED, now_s)
+        return self._residency.evict(container, "the switchboard has no use for it", now_s)
+
+    def _container_of(self, node: Node, report: ContainerReport, model: Model, group: Group, now_s: float) -> Container:
+        return Container(
+            id=report.container,
+            model=model,
+            spec=model.spec,
+            group=group,
+            node=node,
+            demand=model.demand,
+            created_at=report.started_s,
+            created_s=now_s,
+            reason="adopted when its kernel registered",
+            pid=report.pid,
+            hits=report.requests,
+            measured_host_bytes=report.host_bytes,
+        )
+
+    def on_beat(self, event: KernelBeat, now_s: float) -> list[Effect]:
+        """Note what the kernel sees; a kernel that is not known is asked to register."""
+        node = self._registry.nodes.get(event.identity)
+        if node is None:
+            again = RegisteredMeta(self._epoch, self._config.heartbeat_s, again=True)
+            return [Command(event.identity, Kind.REGISTER, again)]
+        node.last_heartbeat_s = now_s
+        node.host_bytes_free = event.meta.host_bytes_free
+        for report in event.meta.containers:
+            if (container := node.containers.get(report.container)) is not None:
+                container.pid = report.pid
+                container.measured_host_bytes = report.host_bytes or container.measured_host_bytes
+        return [Command(event.identity, Kind.HEARTBEAT, None)]
+
+    def on_report(self, event: ContainerReported, now_s: float) -> list[Effect]:
+        """A container was made, is ready, or is gone. Late news of one that is not known is dropped."""
+        node = self._registry.nodes.get(event.identity)
+        container = node.containers.get(event.event.container) if node else None
+        if container is None:
+            return []
+        report = event.event
+        if report.what == "loading":
+            container.pid = report.pid
+            return []
+        if report.what == "ready":
+            return self._residency.ready(container, report, now_s)
+        return self._residency.ended(container, report.cause, report.reason, report.traceback, now_s)
+
+    def lose(self, node: Node, reason: str, now_s: float) -> list[Effect]:
+        """A kernel is gone, and its containers with it. Their calls end; faults load elsewhere."""
+        del self._registry.nodes[node.identity]
+        effects: list[Effect] = [
+            self._journal.record("node.lost", node.name, reason, now_s, containers=len(node.containers))
+        ]
+        for container in list(node.containers.values()):
+            if container.id in self._registry.containers:
+                effects += self._residency.ended(container, "node_lost", f"its node was lost: {reason}", "", now_s)
+        return effects
+
+    def lose_silent(self, now_s: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for node in list(self._registry.nodes.values()):
+            silent_s = now_s - node.last_heartbeat_s
+            if silent_s > self._config.node_timeout_s:
+                effects += self.lose(node, f"no heartbeat for {silent_s:.1f} s", now_s)
+        return effects

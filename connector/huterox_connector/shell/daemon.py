@@ -1,0 +1,107 @@
+"""The switchboard daemon: puts store, core and sockets together, and runs them until a signal."""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvloop
+import zmq
+
+from huterox_connector.config import ConnectorConfig
+from huterox_connector.core import desired
+from huterox_connector.core.effects import Write
+from huterox_connector.core.events import Event, Ticked
+from huterox_connector.core.switchboard import Switchboard
+from huterox_connector.shell.store.base import Store, StoreConflict
+from huterox_connector.shell.store.sqlite import SqliteStore
+from huterox_connector.shell.switch import Switch
+from huterox_connector.shell.writer import Writer
+
+_log = logging.getLogger(__name__)
+
+_EPOCH_KEY = "epoch"
+_WRITER_CLOSE_S = 10.0
+
+
+def run(config: ConnectorConfig, version: str) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        StoreError: the store cannot be used.
+        zmq.ZMQError: an endpoint cannot be bound.
+    """
+    store = SqliteStore(Path(config.store), config.core.journal_max)
+    try:
+        board = _restore(store, config, version)
+        with _zmq_context() as context, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            switch = Switch(context, config, board)
+            runner.run(_serve(config, board, switch, store))
+    except BaseException:
+        store.close()
+        raise
+
+
+@contextmanager
+def _zmq_context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        yield context
+    finally:
+        context.destroy(linger=0)
+
+
+def _restore(store: Store, config: ConnectorConfig, version: str) -> Switchboard:
+    """Read what is desired, under a new epoch that no older switchboard can have."""
+    epoch = _next_epoch(store)
+    now_s = time.monotonic()
+    board = Switchboard(config.core, epoch, time.time() - now_s, now_s, version)
+    stored = desired.decode({**store.scan(desired.MODEL_PREFIX), **store.scan(desired.SERVICE_PREFIX)})
+    board.restore(stored, store.last_events(config.core.journal_max))
+    _log.info("epoch %d: %d models, %d services", epoch, len(stored.models), len(stored.services))
+    return board
+
+
+def _next_epoch(store: Store) -> int:
+    while True:
+        old = store.get(_EPOCH_KEY)
+        epoch = int(old or b"0") + 1
+        try:
+            store.transact([Write(_EPOCH_KEY, str(epoch).encode())], compare={_EPOCH_KEY: old})
+        except StoreConflict:
+            continue  # another one was quicker; it holds the older epoch then
+        return epoch
+
+
+async def _serve(config: ConnectorConfig, board: Switchboard, switch: Switch, store: Store) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+
+    def report(event: Event) -> None:
+        loop.call_soon_threadsafe(switch.on, event)
+
+    writer = Writer(store, report)
+    switch.start(loop, writer)
+    _log.info("listening for callers at %s, for kernels at %s", config.front, config.back)
+    ticker = loop.create_task(_tick(config.tick_s, switch))
+    await stop.wait()
+    _log.info("stopping: %d calls in flight", len(board.calls))
+    board.stopping = True
+    drained_by_s = time.monotonic() + config.drain_s
+    while len(board.calls) and time.monotonic() < drained_by_s:
+        await asyncio.sleep(config.tick_s)
+    ticker.cancel()
+    switch.close()
+    writer.close(_WRITER_CLOSE_S)
+
+
+async def _tick(tick_s: float, switch: Switch) -> None:
+    while True:
+        await asyncio.sleep(tick_s)
+        switch.on(Ticked())
+        switch.flush_journal()

@@ -1,0 +1,317 @@
+"""The two sockets and the way of every message between them.
+
+Both descriptors are edge-triggered hints, and a send on either socket may swallow the other's edge. So there is one
+pump: it reads both sockets, in turns and bounded batches, until neither has anything; everything that sends outside of
+it asks for one more round.
+"""
+
+import asyncio
+import errno
+import logging
+import struct
+import time
+from collections.abc import Sequence
+from typing import Any, Final, assert_never
+
+import zmq
+
+from huterox_connector.config import ConnectorConfig
+from huterox_connector.core import effects as asked
+from huterox_connector.core import events as happened
+from huterox_connector.core.calls import Call
+from huterox_connector.core.lifecycle import State
+from huterox_connector.core.switchboard import Switchboard
+from huterox_connector.handlers.decode import CALLER_METAS, KERNEL_METAS, Decode
+from huterox_connector.handlers.dispatch import Dispatch
+from huterox_connector.handlers.dispatch_kernel import DispatchKernel
+from huterox_connector.handlers.limit import Limit
+from huterox_connector.handlers.pipeline import Pipeline
+from huterox_connector.shell.writer import Writer
+from huterox_wire.errors import HuteroxError
+from huterox_wire.header import HEADER_NBYTES, pack_header
+from huterox_wire.kinds import Flag, Kind
+from huterox_wire.limits import MESSAGE_NBYTES_MAX, PACKED_NBYTES_MAX
+from huterox_wire.message import encode
+from huterox_wire.meta import AdminMeta, encode_meta, error_meta
+
+_log = logging.getLogger(__name__)
+
+_MORE: Final = zmq.SNDMORE | zmq.NOBLOCK
+_LAST: Final = zmq.NOBLOCK
+_NOBLOCK: Final = zmq.NOBLOCK
+_BUDGET: Final = struct.Struct("<Q")
+_BUDGET_AT: Final = 24
+_REQUEST_ID: Final = struct.Struct("<8xQ")
+_PREFIX_NBYTES: Final = 8
+_ROUNDS_MAX: Final = 8
+
+
+class Switch:
+    """Owns the sockets from `start` to `close`."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], config: ConnectorConfig, board: Switchboard) -> None:
+        self._config = config
+        self._board = board
+        self._calls = board.calls
+        self._journal: list[asked.Journalled] = []
+        self._front = self._bind(context, config.front)
+        try:
+            self._back = self._bind(context, config.back)
+        except BaseException:
+            self._front.close(linger=0)
+            raise
+        limit = Limit(config.admin_rate_per_s, config.admin_burst)
+        self._from_callers = Pipeline([Decode(CALLER_METAS), limit, Dispatch(board)], _Outlet(self, self.refuse_caller))
+        self._from_kernels = Pipeline([Decode(KERNEL_METAS), DispatchKernel(board)], _Outlet(self, self.refuse_kernel))
+        self._loop: asyncio.AbstractEventLoop
+        self._writer: Writer
+        self._pump_due = False
+        self._batch_max = config.batch_max
+
+    def _bind(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
+        socket = context.socket(zmq.ROUTER)
+        socket.set_hwm(self._config.hwm)
+        socket.setsockopt(zmq.LINGER, self._config.linger_ms)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_NBYTES_MAX)
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError:
+            socket.close(linger=0)
+            raise
+        return socket
+
+    def start(self, loop: asyncio.AbstractEventLoop, writer: Writer) -> None:
+        self._loop = loop
+        self._writer = writer
+        loop.add_reader(self._front.FD, self.pump)
+        loop.add_reader(self._back.FD, self.pump)
+        self.pump()
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._front.FD)
+        self._loop.remove_reader(self._back.FD)
+        self.flush_journal()
+        self._front.close()
+        self._back.close()
+
+    def pump(self) -> None:
+        """Read both sockets, in turns, until neither has anything; after a bounded number let the loop breathe."""
+        self._pump_due = False
+        for _ in range(_ROUNDS_MAX):
+            if not self._drain_front() + self._drain_back():
+                return
+        self._pump_soon()
+
+    def _pump_soon(self) -> None:
+        if not self._pump_due:
+            self._pump_due = True
+            self._loop.call_soon(self.pump)
+
+    # From callers.
+
+    def _drain_front(self) -> int:
+        """Hot path. Take a batch of messages from callers; how many there were."""
+        receive = self._front.recv
+        for count in range(self._batch_max):
+            try:
+                caller = receive(_NOBLOCK)
+            except zmq.Again:
+                return count
+            first = receive(_NOBLOCK, False)
+            more = _further_frames(receive) if first.more else ()
+            self._on_caller(caller, first, more)
+        return self._batch_max
+
+    def _on_caller(self, caller: bytes, first: zmq.Frame, more: Sequence[zmq.Frame]) -> None:
+        """Hot path. A message from a caller: to the container if it is a hit, else through the pipeline."""
+        now_s = time.monotonic()
+        nbytes = len(first) if len(first) > PACKED_NBYTES_MAX else 0
+        if more:
+            nbytes = sum(map(len, more))
+        container = self._calls.hit(caller, first, nbytes, now_s)
+        if container is None:
+            self._from_callers.inbound(caller, [first, *more], now_s)
+            return
+        try:
+            send = self._back.send
+            send(container.node.identity, _MORE)
+            send(container.route_prefix + caller, _MORE)
+            if more:
+                send(first, _MORE, False)
+                _send_frames(send, more)
+            else:
+                send(first, _LAST, False)
+        except zmq.ZMQError as exc:
+            self._on_undelivered(exc, container.node.identity, caller, _REQUEST_ID.unpack_from(first.buffer)[0])
+
+    # From kernels.
+
+    def _drain_back(self) -> int:
+        """Hot path. Take a batch of messages from kernels; how many there were."""
+        receive = self._back.recv
+        for count in range(self._batch_max):
+            try:
+                kernel = receive(_NOBLOCK)
+            except zmq.Again:
+                return count
+            route = receive(_NOBLOCK, False)
+            frames = _further_frames(receive) if route.more else []
+            if len(route) and frames:
+                self._on_answer(kernel, route.bytes[_PREFIX_NBYTES:], frames)
+            else:
+                self._from_kernels.inbound(kernel, frames, time.monotonic())
+        return self._batch_max
+
+    def _on_answer(self, kernel: bytes, caller: bytes, frames: Sequence[zmq.Frame]) -> None:
+        """Hot path. An answer from a container: back to its caller, who stands in the route."""
+        first = frames[0]
+        if len(first) < HEADER_NBYTES:
+            return
+        call = self._calls.answered(kernel, caller, first)
+        if call is None and not self._board.answered_by_kernel(
+            kernel, caller, _REQUEST_ID.unpack_from(first.buffer)[0]
+        ):
+            return  # nobody waits for it any more
+        try:
+            send = self._front.send
+            send(caller, _MORE)
+            _send_frames(send, frames)
+        except zmq.ZMQError:
+            self._drop_answer(caller)
+        if call is not None and call.container.state is State.DRAINING:
+            self._drained(call)
+
+    def _drop_answer(self, caller: bytes) -> None:
+        """The caller has gone, or does not read its answers: there is nobody to tell."""
+        _log.debug("an answer could not be delivered to caller %s", caller.hex())
+
+    def _drained(self, call: Call) -> None:
+        if not call.container.in_flight:
+            self.on(happened.ContainerDrained(call.container.id))
+
+    def _on_undelivered(self, exc: zmq.ZMQError, kernel: bytes, caller: bytes, request_id: int) -> None:
+        self.on(happened.CallUndeliverable(caller, request_id))
+        self._on_kernel_send_failed(exc, kernel)
+
+    def _on_kernel_send_failed(self, exc: zmq.ZMQError, kernel: bytes) -> None:
+        if exc.errno == errno.EHOSTUNREACH:
+            self.on(happened.KernelUnreachable(kernel))
+        else:
+            _log.warning("a message to kernel %r was dropped: %s", kernel, exc)
+
+    # The core's wishes.
+
+    def on(self, event: happened.Event) -> None:
+        """Tell the core, and do what it asks for."""
+        self.perform(self._board.on(event, time.monotonic()))
+
+    def perform(self, effects: list[asked.Effect]) -> None:
+        for effect in effects:
+            self._perform_one(effect)
+        if effects:
+            self._pump_soon()  # a send may have swallowed the edge of what arrived meanwhile
+
+    def _perform_one(self, effect: asked.Effect) -> None:
+        match effect:
+            case asked.Forward():
+                self._forward(effect)
+            case asked.Answer():
+                self._answer(effect)
+            case asked.Refuse():
+                self.refuse_caller(effect.caller, effect.request_id, effect.error)
+            case asked.Command():
+                meta = b"" if effect.meta is None else encode_meta(effect.meta)
+                self._send_back(effect.kernel, b"", encode(effect.kind, 0, 0, 0, meta))
+            case asked.CancelCall():
+                header = pack_header(Kind.CANCEL, Flag.PACKED, request_id=effect.request_id)
+                self._send_back(effect.kernel, effect.route, [header])
+            case asked.AskKernel():
+                meta = encode_meta(AdminMeta(effect.verb, effect.args))
+                self._send_back(effect.kernel, effect.route, encode(Kind.ADMIN, effect.request_id, 0, 0, meta))
+            case asked.Commit():
+                self._writer.put(effect)
+            case asked.Journalled():
+                _log.info("%s %s: %s", effect.kind, effect.subject, effect.reason)
+                self._journal.append(effect)
+            case _:
+                assert_never(effect)
+
+    def flush_journal(self) -> None:
+        """Hand the events since the last call to the writer."""
+        if self._journal:
+            self._writer.put(self._journal)
+            self._journal = []
+
+    def _forward(self, effect: asked.Forward) -> None:
+        first, *more = effect.frames
+        if (
+            len(first) <= PACKED_NBYTES_MAX
+        ):  # a larger one keeps the time it came with: the call's deadline is kept here
+            patched = bytearray(first)
+            _BUDGET.pack_into(patched, _BUDGET_AT, effect.budget_us)
+            first = patched
+        try:
+            self._back.send(effect.kernel, _MORE)
+            self._back.send(effect.route, _MORE)
+            _send_frames(self._back.send, [first, *more])
+        except zmq.ZMQError as exc:
+            request_id = _REQUEST_ID.unpack_from(first)[0]
+            self._on_undelivered(exc, effect.kernel, effect.route[_PREFIX_NBYTES:], request_id)
+
+    def _answer(self, effect: asked.Answer) -> None:
+        try:
+            frames = encode(Kind.REPLY, effect.request_id, effect.handle, 0, encode_meta(effect.meta))
+        except HuteroxError as error:  # an answer larger than the wire carries
+            self.refuse_caller(effect.caller, effect.request_id, error)
+            return
+        self._send_front(effect.caller, frames)
+
+    def refuse_caller(self, caller: bytes, request_id: int, error: HuteroxError) -> None:
+        self._send_front(caller, encode(Kind.ERROR, request_id, 0, 0, error_meta(error)))
+
+    def refuse_kernel(self, kernel: bytes, request_id: int, error: HuteroxError) -> None:
+        _log.warning("a message of peer %r on the kernels' socket was refused: %s", kernel, error)
+        self._send_back(kernel, b"", encode(Kind.ERROR, request_id, 0, 0, error_meta(error)))
+
+    def _send_front(self, caller: bytes, frames: Sequence[Any]) -> None:
+        try:
+            self._front.send(caller, _MORE)
+            _send_frames(self._front.send, frames)
+        except zmq.ZMQError:
+            self._drop_answer(caller)
+        self._pump_soon()
+
+    def _send_back(self, kernel: bytes, route: bytes, frames: Sequence[Any]) -> None:
+        try:
+            self._back.send(kernel, _MORE)
+            self._back.send(route, _MORE)
+            _send_frames(self._back.send, frames)
+        except zmq.ZMQError as exc:
+            self._on_kernel_send_failed(exc, kernel)
+        self._pump_soon()
+
+
+class _Outlet:
+    """Where a pipeline's results go: effects to the switch, refusals to the pipeline's own socket."""
+
+    def __init__(self, switch: Switch, refuse: Any) -> None:
+        self.perform = switch.perform
+        self.refuse = refuse
+
+
+def _further_frames(receive: Any) -> list[zmq.Frame]:
+    """Hot path. The rest of a message whose first frames were read; they are there, since messages arrive whole."""
+    frame = receive(_NOBLOCK, False)
+    frames = [frame]
+    while frame.more:
+        frame = receive(_NOBLOCK, False)
+        frames.append(frame)
+    return frames
+
+
+def _send_frames(send: Any, frames: Sequence[Any]) -> None:
+    """Hot path. Send the last part of a message; frames that came in go out uncopied."""
+    for frame in frames[:-1]:
+        send(frame, _MORE, False)
+    send(frames[-1], _LAST, False)
