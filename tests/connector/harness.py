@@ -1,0 +1,144 @@
+"""A switchboard core with a kernel or two, for tests: feed events, compare effects."""
+
+from typing import Any
+
+from huterox_connector.core import effects as asked
+from huterox_connector.core import events as happened
+from huterox_connector.core.config import CoreConfig
+from huterox_connector.core.records import MIB, Container
+from huterox_connector.core.switchboard import Switchboard
+from huterox_wire.header import pack_header
+from huterox_wire.kinds import Flag, Kind
+from huterox_wire.meta import AdminMeta, AdminReplyMeta
+from huterox_wire.nodes import (
+    Capacity,
+    CloseMeta,
+    ContainerEvent,
+    ContainerReport,
+    CreateMeta,
+    HeartbeatMeta,
+    RegisterMeta,
+)
+
+CALLER = b"caller"
+OPERATOR = b"operator"
+
+
+class Harness:
+    """A board at time 0 with models, services and nodes made on demand."""
+
+    def __init__(self, **config: Any) -> None:
+        self.config = CoreConfig(**{"residency_min_s": 0.0, "residency_load_factor": 0.0, **config})
+        self.board = Switchboard(self.config, epoch=1, clock_offset_s=1000.0, started_s=0.0)
+        self.handles: dict[str, int] = {}
+        self._request_id = 1_000_000
+
+    def on(self, event: happened.Event, now_s: float = 0.0) -> list[asked.Effect]:
+        return self.board.on(event, now_s)
+
+    def admin(self, verb: str, now_s: float = 0.0, **args: Any) -> list[asked.Effect]:
+        """A verb, with its commit written at once; all effects that came of it."""
+        self._request_id += 1
+        effects = self.on(happened.AdminRequested(OPERATOR, self._request_id, AdminMeta(verb, args)), now_s)
+        for effect in list(effects):
+            if isinstance(effect, asked.Commit):
+                effects += self.on(happened.Committed(effect.ticket), now_s)
+        return effects
+
+    def ask(self, verb: str, now_s: float = 0.0, **args: Any) -> Any:
+        """A verb's result."""
+        for effect in self.admin(verb, now_s, **args):
+            if isinstance(effect, asked.Answer):
+                assert isinstance(effect.meta, AdminReplyMeta)
+                return effect.meta.result
+            if isinstance(effect, asked.Refuse):
+                raise effect.error
+        raise AssertionError(f"{verb} was not answered")
+
+    def node(self, name: str = "n1", slots: int = 2, host_mb: int = 1000, now_s: float = 0.0, **more: Any) -> bytes:
+        identity = f"{name}:b1".encode()
+        meta = RegisterMeta(name, "b1", 1, "host", Capacity(slots, host_mb * MIB), **more)
+        self.on(happened.KernelRegistered(identity, meta), now_s)
+        return identity
+
+    def deploy(self, name: str, host_mb: int = 100, **more: Any) -> None:
+        self.ask("deploy", model={"name": name, "entry": "m.py:M", "resources": {"host_mb": host_mb}, **more})
+
+    def service(self, name: str, model: str | None = None, tier: str = "shared", tenant: str = "") -> int:
+        """Make a service, and its model of the same name where none is named."""
+        if model is None:
+            model = name
+            if name not in self.board.registry.models:
+                self.deploy(name)
+        self.ask("create", name=name, model=model, tier=tier, tenant=tenant)
+        handle = self.board.registry.service(tenant or "default", name).id
+        self.handles[name] = handle
+        return handle
+
+    def call(
+        self, service: str | int, request_id: int, now_s: float = 0.0, budget_s: float = 10.0, caller: bytes = CALLER
+    ) -> list[asked.Effect]:
+        handle = self.handles[service] if isinstance(service, str) else service
+        return self.on(
+            happened.CallMissed(caller, request_id, handle, int(budget_s * 1e6), [b"frame%d" % request_id], 6), now_s
+        )
+
+    def hit(self, service: str, request_id: int, now_s: float = 0.0, caller: bytes = CALLER) -> Container | None:
+        return self.board.calls.hit(caller, call_header(self.handles[service], request_id), 0, now_s)
+
+    def answer(self, kernel: bytes, request_id: int, kind: Kind = Kind.REPLY, caller: bytes = CALLER) -> Any:
+        return self.board.calls.answered(kernel, caller, pack_header(kind, Flag.PACKED, 0, request_id))
+
+    def ready(self, kernel: bytes, container: int, now_s: float = 0.0) -> list[asked.Effect]:
+        event = ContainerEvent(container, "ready", pid=42)
+        return self.on(happened.ContainerReported(kernel, event), now_s)
+
+    def gone(
+        self,
+        kernel: bytes,
+        container: int,
+        now_s: float = 0.0,
+        cause: Any = "closed",
+        reason: str = "closed",
+        **more: Any,
+    ) -> list[asked.Effect]:
+        event = ContainerEvent(container, "gone", cause=cause, reason=reason, **more)
+        return self.on(happened.ContainerReported(kernel, event), now_s)
+
+    def beat(self, kernel: bytes, now_s: float) -> list[asked.Effect]:
+        return self.on(happened.KernelBeat(kernel, HeartbeatMeta(kernel.split(b":")[0].decode(), "b1")), now_s)
+
+    def load(self, kernel: bytes, service: str, request_id: int, now_s: float = 0.0) -> int:
+        """Make a service's container resident by calling it once; the call is answered. Returns the container's id."""
+        container = created(self.call(service, request_id, now_s))[0].container
+        self.ready(kernel, container, now_s)
+        assert self.answer(kernel, request_id) is not None
+        return container
+
+
+def call_header(handle: int, request_id: int, budget_us: int = 10_000_000) -> bytes:
+    return pack_header(Kind.CALL, Flag.PACKED, 0, request_id, handle, budget_us)
+
+
+def created(effects: list[asked.Effect]) -> list[CreateMeta]:
+    return [e.meta for e in effects if isinstance(e, asked.Command) and isinstance(e.meta, CreateMeta)]
+
+
+def closed(effects: list[asked.Effect]) -> list[CloseMeta]:
+    return [e.meta for e in effects if isinstance(e, asked.Command) and isinstance(e.meta, CloseMeta)]
+
+
+def forwarded(effects: list[asked.Effect]) -> list[asked.Forward]:
+    return [e for e in effects if isinstance(e, asked.Forward)]
+
+
+def refused(effects: list[asked.Effect]) -> list[asked.Refuse]:
+    return [e for e in effects if isinstance(e, asked.Refuse)]
+
+
+def journalled(effects: list[asked.Effect]) -> list[tuple[str, str]]:
+    return [(e.kind, e.reason) for e in effects if isinstance(e, asked.Journalled)]
+
+
+def report(container: int, model: str, state: Any = "ready", version: str = "1") -> ContainerReport:
+    return ContainerReport(container, model, version, state, pid=9, host_bytes=50 * MIB)

@@ -1,0 +1,229 @@
+"""The switchboard daemon as a process, with callers and kernels played by plain sockets."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import zmq
+
+from huterox_wire.header import pack_header, unpack_header
+from huterox_wire.kinds import Flag, Kind
+from huterox_wire.message import encode
+from huterox_wire.meta import AdminMeta, OpenMeta, decode_admin_reply, decode_error, encode_meta
+from huterox_wire.nodes import Capacity, ContainerEvent, CreateMeta, RegisterMeta
+
+pytestmark = pytest.mark.system
+TIMEOUT_MS = 10_000
+
+
+class Daemon:
+    """A running connector in a folder of its own."""
+
+    def __init__(self, folder: Path, **core: Any) -> None:
+        self.folder = folder
+        self.front = f"ipc://{folder}/front.ipc"
+        self.back = f"ipc://{folder}/back.ipc"
+        lines = [f'front = "{self.front}"', f'back = "{self.back}"', f'store = "{folder}/store.db"', "[core]"]
+        (folder / "connector.toml").write_text("\n".join(lines + [f"{k} = {v}" for k, v in core.items()]) + "\n")
+        self.process: subprocess.Popen[bytes]
+        self.peers: list[Peer] = []
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "huterox_connector", "--config", str(self.folder / "connector.toml")]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(timeout=15)
+
+    def caller(self) -> "Peer":
+        return self.peer(self.front)
+
+    def peer(self, endpoint: str, identity: bytes = b"") -> "Peer":
+        self.peers.append(Peer(self.context, endpoint, identity))
+        return self.peers[-1]
+
+    def kernel(self, name: str = "n1", boot: str = "b1") -> "Peer":
+        peer = self.peer(self.back, f"{name}:{boot}".encode())
+        meta = RegisterMeta(name, boot, os.getpid(), "host", Capacity(4, 2**30))
+        peer.send_control(Kind.REGISTER, meta)
+        return peer
+
+
+class Peer:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes = b"") -> None:
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.RCVTIMEO, TIMEOUT_MS)
+        if identity:
+            self.socket.setsockopt(zmq.IDENTITY, identity)
+        self.socket.connect(endpoint)
+
+    def send(self, frames: list[Any]) -> None:
+        self.socket.send_multipart(frames)
+
+    def send_control(self, kind: Kind, meta: msgspec.Struct) -> None:
+        self.send([b"", *encode(kind, 0, 0, 0, encode_meta(meta))])
+
+    def receive(self) -> list[bytes]:
+        return self.socket.recv_multipart()
+
+    def receive_control(self, kind: Kind) -> bytes:
+        """The meta of the next control message of this kind; others are passed over."""
+        while True:
+            route, *frames = self.receive()
+            if route == b"" and unpack_header(frames[0]).kind is kind:
+                return frames[0][40:]
+
+    def receive_call(self) -> tuple[bytes, list[bytes]]:
+        while True:
+            route, *frames = self.receive()
+            if route:
+                return route, frames
+
+    def ask(self, verb: str, **args: Any) -> Any:
+        self.send(encode(Kind.ADMIN, 1, 0, 0, encode_meta(AdminMeta(verb, args))))
+        (frame,) = self.receive()
+        header = unpack_header(frame)
+        if header.kind is Kind.ERROR:
+            raise decode_error(frame[40:])
+        return decode_admin_reply(frame[40:]).result
+
+    def open(self, name: str) -> int:
+        self.send(encode(Kind.OPEN, 2, 0, 0, encode_meta(OpenMeta(name))))
+        return unpack_header(self.receive()[0]).handle
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    daemon = Daemon(tmp_path)
+    yield daemon
+    if daemon.process.poll() is None:
+        daemon.process.kill()
+        daemon.process.wait()
+    for peer in daemon.peers:
+        peer.socket.close(linger=0)
+    daemon.context.term()
+
+
+def serve(daemon: Daemon) -> tuple[Peer, Peer, int, int]:
+    """A caller, a kernel, a handle and the id of the container that is ready behind it."""
+    caller, kernel = daemon.caller(), daemon.kernel()
+    caller.ask("deploy", model={"name": "m", "entry": "m.py:M"})
+    caller.ask("create", name="s", model="m")
+    handle = caller.open("s")
+    caller.send(encode(Kind.CALL, 10, handle, 5_000_000, b"\x80"))
+    create = msgspec.msgpack.decode(kernel.receive_control(Kind.CREATE), type=CreateMeta)
+    kernel.send_control(Kind.EVENT, ContainerEvent(create.container, "ready", pid=1))
+    route, frames = kernel.receive_call()
+    kernel.send([route, pack_header(Kind.REPLY, Flag.PACKED, 0, unpack_header(frames[0]).request_id)])
+    assert unpack_header(caller.receive()[0]).request_id == 10
+    return caller, kernel, handle, create.container
+
+
+def test_fault_is_loaded_forwarded_and_answered(daemon: Daemon) -> None:
+    serve(daemon)
+
+
+def test_frames_reach_the_kernel_and_come_back_untouched(daemon: Daemon) -> None:
+    caller, kernel, handle, container = serve(daemon)
+    tensor = os.urandom(3_000_000)
+    caller.send(encode(Kind.CALL, 11, handle, 5_000_000, b"\x81\xa1x\x01", [tensor, b""]))
+    route, frames = kernel.receive_call()
+    assert int.from_bytes(route[:8], "little") == container
+    assert frames[1:] == [b"\x81\xa1x\x01", tensor, b""]
+    kernel.send([route, pack_header(Kind.REPLY, 0, 1, 11, meta_nbytes=1), b"\x80", tensor])
+    assert caller.receive()[1:] == [b"\x80", tensor]
+
+
+def test_many_callers_get_their_own_answers(daemon: Daemon) -> None:
+    _, kernel, handle, _ = serve(daemon)
+    callers = [daemon.caller() for _ in range(5)]
+    for round_number in range(40):
+        for number, caller in enumerate(callers):
+            caller.send(
+                encode(Kind.CALL, round_number, handle, 5_000_000, b"\x80", [b"%d-%d" % (number, round_number)])
+            )
+    for _ in range(200):
+        route, frames = kernel.receive_call()
+        header = unpack_header(frames[0])
+        kernel.send([route, pack_header(Kind.REPLY, Flag.PACKED, 0, header.request_id) + frames[0][64:]])
+    for number, caller in enumerate(callers):
+        answers = sorted(caller.receive()[0][40:] for _ in range(40))
+        assert answers == sorted(b"%d-%d" % (number, round_number) for round_number in range(40))
+
+
+def test_garbage_is_answered_with_a_typed_error_and_harms_nobody(daemon: Daemon) -> None:
+    caller, _, _, _ = serve(daemon)
+    hostile, hostile_kernel = daemon.caller(), daemon.peer(daemon.back, b"hostile")
+    for size in (0, 1, 39, 40, 41, 1000, 100_000):
+        hostile.send([os.urandom(size)])
+        (frame,) = hostile.receive()
+        assert unpack_header(frame).kind is Kind.ERROR
+        assert decode_error(frame[40:]).code == "InvalidInput"
+        hostile_kernel.send([b"", os.urandom(size)])
+        hostile_kernel.send([os.urandom(size), os.urandom(size), os.urandom(size)])
+        hostile_kernel.send([os.urandom(size)])
+    hostile.send([os.urandom(10)] * 50)
+    assert unpack_header(hostile.receive()[0]).kind is Kind.ERROR
+    assert caller.ask("status")["nodes"] == 1
+
+
+def test_caller_that_leaves_is_no_trouble(daemon: Daemon) -> None:
+    caller, kernel, handle, _ = serve(daemon)
+    leaving = daemon.caller()
+    leaving.send(encode(Kind.CALL, 1, handle, 5_000_000, b"\x80"))
+    route, _ = kernel.receive_call()
+    leaving.socket.close(linger=0)
+    kernel.send([route, pack_header(Kind.REPLY, Flag.PACKED, 0, 1)])
+    assert caller.ask("status")["calls_waiting"] == 0
+
+
+def test_call_ends_at_its_deadline_when_the_kernel_says_nothing(daemon: Daemon) -> None:
+    caller, kernel, handle, _ = serve(daemon)
+    caller.send(encode(Kind.CALL, 11, handle, 200_000, b"\x80"))
+    kernel.receive_call()
+    (frame,) = caller.receive()
+    assert decode_error(frame[40:]).code == "DeadlineExceeded"
+    _, frames = kernel.receive_call()
+    assert unpack_header(frames[0]).kind is Kind.CANCEL
+
+
+def test_kernel_that_disconnects_loses_its_calls(daemon: Daemon) -> None:
+    caller, kernel, handle, _ = serve(daemon)
+    caller.send(encode(Kind.CALL, 11, handle, 8_000_000, b"\x80"))
+    kernel.receive_call()
+    kernel.socket.close(linger=0)
+    assert decode_error(caller.receive()[0][40:]).code == "WorkerLost"
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_what_was_acknowledged_is_there_after_a_restart(daemon: Daemon, how: int) -> None:
+    _, _, handle, _ = serve(daemon)
+    code = daemon.stop(how)
+    assert code == (0 if how == signal.SIGTERM else -signal.SIGKILL)
+    daemon.start()
+    again = daemon.caller()
+    status = again.ask("status")
+    assert (status["epoch"], status["models"], status["services"]) == (2, 1, 1)
+    assert again.open("s") == handle
+    if how == signal.SIGTERM:  # a crash may take the last events with it, never desired state
+        assert [e["kind"] for e in again.ask("events")["events"]][:2] == ["node.registered", "deploy"]
+
+
+def test_second_daemon_on_the_same_store_ends_with_one_clear_line(daemon: Daemon) -> None:
+    daemon.caller().ask("status")
+    command = [sys.executable, "-m", "huterox_connector", "--config", str(daemon.folder / "connector.toml")]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert second.returncode == 2
+    assert second.stderr.strip().endswith("is in use by another switchboard")
+    daemon.caller().ask("status")
