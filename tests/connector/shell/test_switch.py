@@ -217,7 +217,8 @@ def test_what_was_acknowledged_is_there_after_a_restart(daemon: Daemon, how: int
     assert (status["epoch"], status["models"], status["services"]) == (2, 1, 1)
     assert again.open("s") == handle
     if how == signal.SIGTERM:  # a crash may take the last events with it, never desired state
-        assert [e["kind"] for e in again.ask("events")["events"]][:2] == ["node.registered", "deploy"]
+        kinds = {event["kind"] for event in again.ask("events")["events"]}
+        assert {"node.registered", "deploy", "create", "load", "ready"} <= kinds
 
 
 def test_second_daemon_on_the_same_store_ends_with_one_clear_line(daemon: Daemon) -> None:
