@@ -30,6 +30,7 @@ check: env
 fix: env
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python tools/lifecycles.py
 
 bench: env
 	$(BIN)/python -m huterox_bench report

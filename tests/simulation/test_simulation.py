@@ -3,7 +3,6 @@
 import os
 
 import pytest
-
 from tests.simulation.world import World
 
 SEEDS = int(os.environ.get("HUTEROX_SIM_SEEDS", "150"))
@@ -34,7 +33,7 @@ def test_every_invariant_holds_whatever_happens(first: int) -> None:
 def test_simulation_meets_what_it_should_meet() -> None:
     """Otherwise the invariants would be checked on nothing."""
     total = sum((play(seed).seen for seed in range(12)), start=play(0).seen)
-    for kind in ("load", "ready", "evict", "crash", "load_failed", "node.lost", "forwarded", "refused"):
+    for kind in ("load", "ready", "evict", "crash", "load_failed", "node.lost", "forwarded", "refused", "returned"):
         assert total[kind] > 0, f"no {kind} in {total}"
     for code in ("Busy", "DeadlineExceeded", "ModelError", "ResourceInterrupt", "WorkerLost"):
         assert total[code] > 0, f"no {code} in {total}"

@@ -181,7 +181,9 @@ class World:
     # Kernels.
 
     def start_kernel(self, name: str) -> SimKernel:
-        kernel = SimKernel(name, f"b{next(self._boots)}", self.random.randint(1, 4), self.random.choice([512, 1024, 2048]))
+        kernel = SimKernel(
+            name, f"b{next(self._boots)}", self.random.randint(1, 4), self.random.choice([512, 1024, 2048])
+        )
         self.kernels[kernel.identity] = kernel
         self._beat(kernel)
         return kernel
@@ -206,7 +208,9 @@ class World:
 
     def _report(self, container: SimContainer) -> ContainerReport:
         state: Any = container.state
-        return ContainerReport(container.id, container.model, container.version, state, host_bytes=container.host_mb * MIB)
+        return ContainerReport(
+            container.id, container.model, container.version, state, host_bytes=container.host_mb * MIB
+        )
 
     def _commanded(self, effect: asked.Command) -> None:
         kernel = self.kernels.get(effect.kernel)
@@ -229,7 +233,9 @@ class World:
         container = SimContainer(meta.container, spec.name, spec.version, spec.resources.host_mb)
         kernel.containers[container.id] = container
         used_mb = sum(c.host_mb for c in kernel.containers.values())
-        assert len(kernel.containers) <= kernel.slots, f"{kernel.name}: {len(kernel.containers)} in {kernel.slots} slots"
+        assert len(kernel.containers) <= kernel.slots, (
+            f"{kernel.name}: {len(kernel.containers)} in {kernel.slots} slots"
+        )
         assert used_mb <= kernel.host_mb, f"{kernel.name}: {used_mb} MiB in {kernel.host_mb}"
         load_s = self.random.expovariate(1 / 0.4)
         if self.random.random() < 0.08 * self.trouble:
@@ -260,7 +266,12 @@ class World:
         if container is None or not kernel.alive:
             return
         for key in sorted(container.calls):
-            self._answer(kernel, key, Kind.ERROR)
+            if kernel.reachable and self.random.random() < 0.5:
+                self.seen["returned"] += 1
+                header = pack_header(Kind.CALL, Flag.PACKED, 0, key[1])
+                self.on(happened.CallReturned(kernel.identity, key[0], key[1], [header], len(header)))
+            else:
+                self._answer(kernel, key, Kind.ERROR)
         self._report_event(kernel, ContainerEvent(container_id, "gone", cause=cause, reason=reason))
 
     # Calls.
@@ -291,8 +302,9 @@ class World:
         if not kernel.reachable:
             return
         container = kernel.containers.get(int.from_bytes(route[:8], "little"))
-        if container is None:
-            self._answer(kernel, key, Kind.ERROR)
+        if container is None or (container.state == "draining" and self.random.random() < 0.5):
+            self.seen["returned"] += 1
+            self.on(happened.CallReturned(kernel.identity, caller, request_id, [header], len(header)))
             return
         assert container.state in ("ready", "draining"), "a call came to a container that is not ready"
         container.calls.add(key)

@@ -31,7 +31,8 @@ class Header(NamedTuple):
     """A decoded header.
 
     `handle` names a virtual container (0 where none is meant). `budget_us` is the time left for the call in
-    microseconds, relative to the moment of sending; 0 leaves it to the receiver's default.
+    microseconds, relative to the moment of sending; 0 leaves it to the receiver's default. In an answer to a CALL
+    the same field tells how long the worker was busy with it.
     """
 
     kind: Kind

@@ -18,13 +18,13 @@ RANK_MAX: Final = 8
 """Dimensions of one tensor."""
 
 NAME_NBYTES_MAX: Final = 128
-"""Names of models, services, tenants, methods, tensors and parameters, in UTF-8."""
+"""Names of models, services, tenants, methods, tensors and parameters, counted in Unicode code points."""
 
 DEPTH_MAX: Final = 32
-"""Nesting of plain values (lists and maps) in a message."""
+"""Nesting of plain values (lists and maps) in a message; the map `params`, `args` or `details` counts as the first."""
 
 TRACE_NBYTES_MAX: Final = 64
-"""A caller's trace id, in UTF-8."""
+"""A caller's trace id, counted in Unicode code points."""
 
 BUDGET_US_MAX: Final = 24 * 3600 * 1_000_000
 """The longest time a call may ask for: one day."""

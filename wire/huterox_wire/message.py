@@ -5,8 +5,8 @@ A message is a header, a meta map and tensors. It travels in one of two forms:
     packed   | header | meta | pad | tensor 0 | pad | tensor 1 | ...      one frame, flag PACKED
     split    | header |  | meta |  | tensor 0 |  | tensor 1 | ...         2 + tensor_count frames
 
-In the packed form each tensor begins at the next multiple of 64 bytes from the start of the header, so a message that is
-copied whole into shared memory has aligned tensors. Senders pack what is at most PACKED_NBYTES_MAX in all; larger
+In the packed form each tensor begins at the next multiple of 64 bytes from the start of the header, so a message that
+is copied whole into shared memory has aligned tensors. Senders pack what is at most PACKED_NBYTES_MAX in all; larger
 messages are split, unless their bytes already lie in packed form (an answer in shared memory). Receivers take both
 forms at any size up to MESSAGE_NBYTES_MAX.
 """

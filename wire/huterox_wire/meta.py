@@ -51,7 +51,7 @@ class CallMeta(Struct, omit_defaults=True):
     """Meta of CALL. Arguments are split: arrays are in `tensors`, everything else in `params`."""
 
     method: Name = "predict"
-    params: dict[str, Any] = field(default_factory=dict)
+    params: dict[Name, Any] = field(default_factory=dict)
     tensors: Annotated[list[TensorSpec], msgspec.Meta(max_length=TENSORS_MAX)] = field(default_factory=list)
     trace: Annotated[str, msgspec.Meta(max_length=TRACE_NBYTES_MAX)] = ""
 
@@ -59,7 +59,7 @@ class CallMeta(Struct, omit_defaults=True):
 class ReplyMeta(Struct, omit_defaults=True):
     """Meta of REPLY and PART to a CALL: the result's names, split like the arguments."""
 
-    params: dict[str, Any] = field(default_factory=dict)
+    params: dict[Name, Any] = field(default_factory=dict)
     tensors: Annotated[list[TensorSpec], msgspec.Meta(max_length=TENSORS_MAX)] = field(default_factory=list)
 
 
@@ -76,7 +76,7 @@ class OpenMeta(Struct, omit_defaults=True):
     """Meta of OPEN; its REPLY is `OpenedMeta`, and carries the handle in its header too."""
 
     service: Name
-    tenant: str = ""
+    tenant: Annotated[str, msgspec.Meta(max_length=NAME_NBYTES_MAX)] = ""  # empty: the default tenant
 
 
 class OpenedMeta(Struct, omit_defaults=True):
@@ -131,7 +131,7 @@ def encode_meta(meta: Struct) -> bytes:
 def meta_decoder(cls: type[_M]) -> Callable[[Buffer], _M]:
     """Make the checking decoder of one meta type. It raises nothing but InvalidInput."""
     decode = msgspec.msgpack.Decoder(cls).decode
-    plain_fields = [f.name for f in msgspec.structs.fields(cls) if f.type in (dict[str, Any], Any)]
+    plain_fields = [f.name for f in msgspec.structs.fields(cls) if f.type in (dict[str, Any], dict[Name, Any], Any)]
 
     def decode_meta(data: Buffer) -> _M:
         try:
@@ -176,13 +176,22 @@ decode_admin_reply = meta_decoder(AdminReplyMeta)
 
 def error_meta(error: HuteroxError) -> bytes:
     """Meta bytes of an ERROR for this exception. Never raises: facts that cannot be carried are sent as text."""
-    meta = ErrorMeta(error.code, error.message, error.retryable, error.details)
     try:
-        return encode_meta(meta)
+        data = encode_meta(ErrorMeta(error.code, error.message, error.retryable, error.details))
+        decode_error_meta(data)  # what msgpack can write is more than a receiver takes
     except HuteroxError:
-        limit = META_NBYTES_MAX // 8
-        details = {key: str(value)[:limit] for key, value in list(error.details.items())[:4]}
-        return encode_meta(ErrorMeta(error.code, error.message[:limit], error.retryable, details))
+        details = {_carried(key, 64): _carried(value) for key, value in list(error.details.items())[:4]}
+        data = encode_meta(ErrorMeta(error.code, _carried(error.message), error.retryable, details))
+    return data
+
+
+def _carried(value: object, nbytes_max: int = META_NBYTES_MAX // 8) -> str:
+    """`value` as text of at most `nbytes_max` bytes of UTF-8, whatever it is."""
+    try:
+        text = str(value)
+    except Exception as exc:  # noqa: BLE001 - a foreign __str__ may raise anything
+        text = f"<{type(value).__name__}: {type(exc).__name__}>"
+    return text[:nbytes_max].encode(errors="replace")[:nbytes_max].decode(errors="ignore")
 
 
 def decode_error(data: Buffer) -> HuteroxError:

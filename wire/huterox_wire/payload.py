@@ -43,13 +43,16 @@ def split_values(values: Values) -> tuple[dict[str, Any], list[TensorSpec], list
     The buffers borrow the arrays' memory where they are C-contiguous and little-endian; other arrays are copied.
 
     Raises:
-        InvalidInput: an object array, a dtype, rank or type that is not carried, or an array inside a list or map.
+        InvalidInput: a name that is not carried, an object array, a dtype, rank or type that is not carried, or an
+            array inside a list or map.
         TooLarge: more than TENSORS_MAX arrays.
     """
     params: dict[str, Any] = {}
     specs: list[TensorSpec] = []
     buffers: list[Buffer] = []
     for name, value in values.items():
+        if not isinstance(name, str) or not 0 < len(name) <= NAME_NBYTES_MAX:
+            raise _bad_name(name)
         kind = type(value)
         if kind is np.ndarray:
             add_array(name, value, specs, buffers)
@@ -63,9 +66,9 @@ def split_values(values: Values) -> tuple[dict[str, Any], list[TensorSpec], list
 
 
 def add_array(name: str, array: np.ndarray[Any, Any], specs: list[TensorSpec], buffers: list[Buffer]) -> None:
-    """Hot path. Append one array's description and its bytes."""
+    """Hot path. Append one array's description and its bytes. `name` is trusted: 1 to NAME_NBYTES_MAX characters."""
     dtype_name = NAME_OF_DTYPE.get(array.dtype)
-    if dtype_name is None or array.ndim > RANK_MAX or not 0 < len(name) <= NAME_NBYTES_MAX:
+    if dtype_name is None or array.ndim > RANK_MAX:
         array, dtype_name = _foreign_array(name, array)
     specs.append(TensorSpec(name, dtype_name, list(array.shape)))
     if not array.flags.c_contiguous:
@@ -75,8 +78,6 @@ def add_array(name: str, array: np.ndarray[Any, Any], specs: list[TensorSpec], b
 
 
 def _foreign_array(name: str, array: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], str]:
-    if not 0 < len(name) <= NAME_NBYTES_MAX:
-        raise InvalidInput(f"an input's name has 1 to {NAME_NBYTES_MAX} characters, got {len(name)}")
     if array.ndim > RANK_MAX:
         raise InvalidInput(f"{name!r}: an array of rank {array.ndim}; at most {RANK_MAX}", limit=RANK_MAX)
     little = array.dtype.newbyteorder("<")
@@ -87,11 +88,17 @@ def _foreign_array(name: str, array: np.ndarray[Any, Any]) -> tuple[np.ndarray[A
     return array.astype(little), dtype_name
 
 
+def _bad_name(name: Any) -> InvalidInput:
+    if not isinstance(name, str):
+        return InvalidInput(f"a value's name must be text, got {type(name).__name__}")
+    return InvalidInput(f"a value's name has 1 to {NAME_NBYTES_MAX} characters, got {len(name)}", limit=NAME_NBYTES_MAX)
+
+
 def _add_other(name: str, value: Any, params: dict[str, Any], specs: list[TensorSpec], buffers: list[Buffer]) -> None:
-    if isinstance(value, np.ndarray | np.generic):
+    if isinstance(value, np.ndarray) or (isinstance(value, np.generic) and not isinstance(value, str | bytes)):
         add_array(name, np.asarray(value), specs, buffers)
     elif isinstance(value, bytes | bytearray | memoryview):
-        data = value if isinstance(value, bytes) else bytes(value)
+        data = value if type(value) is bytes else bytes(value)
         if len(data) < BLOB_NBYTES_MIN:
             params[name] = data
         else:
@@ -103,15 +110,17 @@ def _add_other(name: str, value: Any, params: dict[str, Any], specs: list[Tensor
         params[name] = plain(name, value)
 
 
-def plain(name: str, value: Any, depth: int = 0) -> Any:
+def plain(name: str, value: Any, depth: int = 1) -> Any:
     """`value` as plain msgpack values: tuples become lists, NumPy scalars Python numbers.
+
+    `depth` counts the maps and lists around it; the map of named values is the first.
 
     Raises:
         InvalidInput: anything that the wire does not carry there, with what would help.
     """
-    if type(value) in _PLAIN or isinstance(value, bytes):
+    if type(value) in _PLAIN or type(value) is bytes:
         return value
-    if depth >= DEPTH_MAX:
+    if depth >= DEPTH_MAX and isinstance(value, Mapping | list | tuple):
         raise InvalidInput(f"{name!r}: values are nested deeper than {DEPTH_MAX}", limit=DEPTH_MAX)
     if isinstance(value, Mapping):
         for key in value:
@@ -123,8 +132,8 @@ def plain(name: str, value: Any, depth: int = 0) -> Any:
     if isinstance(value, np.generic) and isinstance(value.item(), bool | int | float):
         return value.item()
     if isinstance(value, str | int | float):  # subclasses: enums, numpy.str_
-        return next(base(value) for base in (str, int, float) if isinstance(value, base))
-    if isinstance(value, bytearray | memoryview):
+        return str.__str__(value) if isinstance(value, str) else int(value) if isinstance(value, int) else float(value)
+    if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if isinstance(value, np.ndarray) or _is_torch_tensor(value):
         raise InvalidInput(f"{name!r}: an array inside a list or map is not carried; give it a name of its own")
@@ -135,7 +144,7 @@ def join_values(params: dict[str, Any], specs: Sequence[TensorSpec], tensors: Se
     """Hot path. Named values again: arrays are views on the tensors' bytes, read-only where those are.
 
     Raises:
-        InvalidInput: a dtype that this machine does not have, or one name given twice.
+        InvalidInput: a dtype that this machine does not have, a shape that it cannot index, or one name given twice.
     """
     values = params
     for spec, tensor in zip(specs, tensors, strict=True):
@@ -150,20 +159,25 @@ def array_from(spec: TensorSpec, tensor: Buffer) -> Any:
     dtype = DTYPE_OF_NAME.get(spec.dtype)
     if dtype is None:
         if spec.dtype == "bytes":
+            if len(spec.shape) != 1:
+                raise InvalidInput(f"{spec.name!r}: bytes have one dimension, got shape {spec.shape}")
             return bytes(tensor)
         raise InvalidInput(f"{spec.name!r}: this machine has no dtype {spec.dtype!r}", dtype=spec.dtype)
-    return np.ndarray(spec.shape, dtype, tensor)
+    try:
+        return np.ndarray(spec.shape, dtype, tensor)
+    except ValueError as exc:  # a zero among huge dimensions: no bytes, and yet too big to index
+        raise InvalidInput(f"{spec.name!r}: shape {spec.shape} cannot be indexed: {exc}") from exc
 
 
 def array_of_torch(tensor: Any) -> np.ndarray[Any, Any]:
     """A NumPy array over a torch tensor's bytes; tensors of other devices are copied to the host."""
     import torch
 
-    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
-    if tensor.dtype is torch.bfloat16:
-        array: np.ndarray[Any, Any] = tensor.view(torch.uint16).numpy().view(BFLOAT16)
-        return array
     try:
+        tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
+        if tensor.dtype is torch.bfloat16:
+            array: np.ndarray[Any, Any] = tensor.view(torch.uint16).numpy().view(BFLOAT16)
+            return array
         return np.asarray(tensor.numpy())
     except (TypeError, RuntimeError) as exc:
         raise InvalidInput(f"a torch tensor of {tensor.dtype} is not carried: {exc}") from exc

@@ -15,6 +15,7 @@ from huterox_wire.limits import BUDGET_US_MAX, META_NBYTES_MAX, TENSORS_MAX
 
 _CALL: Final = int(Kind.CALL)
 _PART: Final = int(Kind.PART)
+_REPLY: Final = int(Kind.REPLY)
 _ERROR: Final = int(Kind.ERROR)
 _ANSWER: Final = struct.Struct("<3xB4xQ8xQ")  # of a header: kind, request id, microseconds that the worker was busy
 
@@ -115,26 +116,31 @@ class Calls:
     def answered(self, kernel: bytes, caller: bytes, first: Any) -> Call | None:
         """Hot path. The call that an answer belongs to; it has ended unless the answer is a PART.
 
-        None: nobody waits for it (its deadline passed, or the kernel does not have that call); drop the answer.
+        None: this is no answer that somebody waits for (the deadline passed, or the kernel does not have that call).
         """
         kind, request_id, busy_us = _ANSWER.unpack_from(first)
         key = (caller, request_id)
         call = self._table.get(key)
         if call is None or call.container.node.identity != kernel:
             return None
-        if kind == _PART:
-            return call
-        self._forget(key, call)
-        service = call.service
-        service.busy_s += busy_us * 1e-6
-        if kind == _ERROR:
-            service.errors += 1
+        if kind == _REPLY:
+            self._forget(key, call)
+        elif kind == _ERROR:
+            self._forget(key, call)
+            call.service.errors += 1
             call.container.errors += 1
+        elif kind != _PART:
+            return None
+        call.service.busy_s += busy_us * 1e-6
         return call
 
     def drop(self, call: Call) -> None:
         """End a call without an answer from its container."""
         call.service.errors += 1
+        self._forget((call.caller, call.request_id), call)
+
+    def take_back(self, call: Call) -> None:
+        """A call that its container had not started goes elsewhere."""
         self._forget((call.caller, call.request_id), call)
 
     def _forget(self, key: CallKey, call: Call) -> None:

@@ -34,6 +34,17 @@ class CallUndeliverable:
 
 
 @dataclass(slots=True, frozen=True)
+class CallReturned:
+    """A kernel hands back a call that no container has started: its container has ended, or is ending."""
+
+    kernel: bytes
+    caller: bytes
+    request_id: int
+    frames: list[Any]
+    nbytes: int
+
+
+@dataclass(slots=True, frozen=True)
 class OpenRequested:
     caller: bytes
     request_id: int
@@ -99,6 +110,7 @@ Event = (
     CallMissed
     | CallCancelled
     | CallUndeliverable
+    | CallReturned
     | OpenRequested
     | AdminRequested
     | KernelRegistered

@@ -179,6 +179,16 @@ class Residency:
         close = CloseMeta(self._epoch, container.id, container.reason, self._config.close_grace_s)
         return [Command(container.node.identity, Kind.CLOSE, close)]
 
+    def turned_away(self, container: Container, now_s: float) -> list[Effect]:
+        """Its kernel handed a call back: the container has ended, and news of it is on the way."""
+        if container.state is not State.READY:
+            return []
+        container.step(Step.DRAIN, now_s)
+        container.reason = "its kernel handed a call back"
+        container.node.replacer.remove(container.id)
+        self._registry.unmap(container)
+        return self.drained(container, now_s)
+
     # What kernels report.
 
     def ready(self, container: Container, event: ContainerEvent, now_s: float) -> list[Effect]:
@@ -212,14 +222,13 @@ class Residency:
 
     def ended(self, container: Container, cause: str, reason: str, traceback: str, now_s: float) -> list[Effect]:
         """A container is gone and its memory is back: answer its calls, and go on with what waited for its room."""
-        expected = container.state in (State.DRAINING, State.CLOSING)
         was_loading = container.state in (State.PLANNED, State.CREATING)
         container.step(Step.LOST, now_s)
         container.node.replacer.remove(container.id)
         self._registry.remove_container(container)
-        kind = "load_failed" if was_loading else "crash"
-        if expected or cause in ("closed", "node_lost"):
-            kind = "gone"
+        kind = "gone"
+        if cause not in ("closed", "node_lost"):
+            kind = "load_failed" if was_loading else "crash"
         effects: list[Effect] = [
             self._journal.record(
                 kind, f"{container.spec.name} {container.title}", reason, now_s, cause=cause, node=container.node.name

@@ -85,6 +85,8 @@ class Switchboard:
                 return self._on_cancel(event)
             case happened.CallUndeliverable():
                 return self._on_undeliverable(event)
+            case happened.CallReturned():
+                return self._on_returned(event, now_s)
             case happened.ContainerDrained():
                 container = self.registry.containers.get(event.container)
                 return self._residency.drained(container, now_s) if container else []
@@ -159,6 +161,19 @@ class Switchboard:
         node = call.container.node.name
         error = WorkerLost(f"node {node!r} cannot be reached", executed="no", container=call.container.title)
         return [Refuse(event.caller, event.request_id, error)]
+
+    def _on_returned(self, event: happened.CallReturned, now_s: float) -> list[Effect]:
+        """Nothing of the call has run: it waits for another container, with the time that it has left."""
+        call = self.calls.get(event.caller, event.request_id)
+        if call is None or call.container.node.identity != event.kernel:
+            return []
+        self.calls.take_back(call)
+        effects = self._residency.turned_away(call.container, now_s)
+        budget_us = max(1, int((call.deadline_s - now_s) * 1e6))
+        again = happened.CallMissed(
+            event.caller, event.request_id, call.service.id, budget_us, event.frames, event.nbytes
+        )
+        return effects + self._on_call_missed(again, now_s)
 
     def _on_open(self, event: happened.OpenRequested) -> list[Effect]:
         try:

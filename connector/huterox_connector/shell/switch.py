@@ -42,6 +42,7 @@ _NOBLOCK: Final = zmq.NOBLOCK
 _BUDGET: Final = struct.Struct("<Q")
 _BUDGET_AT: Final = 24
 _REQUEST_ID: Final = struct.Struct("<8xQ")
+_KIND_AND_REQUEST_ID: Final = struct.Struct("<3xB4xQ")
 _PREFIX_NBYTES: Final = 8
 _ROUNDS_MAX: Final = 8
 
@@ -181,6 +182,14 @@ class Switch:
             self._drop_answer(caller)
         if call is not None and call.container.state is State.DRAINING:
             self._drained(call)
+
+    def _is_asked_for(self, kernel: bytes, caller: bytes, frames: Sequence[zmq.Frame]) -> bool:
+        """Not an answer to a call: a call that is handed back, or an answer that the kernel itself was asked for."""
+        kind, request_id = _KIND_AND_REQUEST_ID.unpack_from(frames[0].buffer)
+        if kind == Kind.CALL:
+            self.on(happened.CallReturned(kernel, caller, request_id, list(frames), sum(map(len, frames))))
+            return False
+        return self._board.answered_by_kernel(kernel, caller, request_id)
 
     def _drop_answer(self, caller: bytes) -> None:
         """The caller has gone, or does not read its answers: there is nobody to tell."""

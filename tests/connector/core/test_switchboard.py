@@ -276,6 +276,30 @@ def test_container_that_dies_ends_its_calls_and_the_next_call_loads_a_fresh_one(
     assert created(harness.call("bert", 3))[0].container != container
 
 
+def test_call_that_is_handed_back_waits_for_a_fresh_container(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    old = harness.load(node, "bert", 1)
+    harness.hit("bert", 2, now_s=1.0)
+    effects = harness.on(happened.CallReturned(node, CALLER, 2, [b"frame2"], 6), 3.0)
+    (create,) = created(effects)
+    assert refused(effects) == []
+    assert [c.container for c in closed(effects)] == [old]
+    effects = harness.gone(node, old, now_s=3.1, cause="crashed", reason="killed by SIGKILL")
+    assert ("crash", "killed by SIGKILL") in journalled(effects)
+    (forward,) = forwarded(harness.ready(node, create.container, now_s=4.0))
+    assert (forward.frames, forward.budget_us) == ([b"frame2"], 7_000_000)
+
+
+def test_call_that_is_handed_back_by_a_stranger_stays_where_it_is(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    harness.hit("bert", 2)
+    assert harness.on(happened.CallReturned(b"stranger", CALLER, 2, [b"x"], 1)) == []
+    assert harness.answer(node, 2) is not None
+
+
 # Making room.
 
 

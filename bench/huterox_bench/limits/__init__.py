@@ -1,0 +1,1 @@
+"""What nothing can beat, on this machine and now."""

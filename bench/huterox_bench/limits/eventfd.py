@@ -1,0 +1,65 @@
+"""The bare wake-up: two processes, two eventfds, ping and pong. Nothing is carried and nothing can be quicker."""
+
+import os
+import threading
+from array import array
+from contextlib import ExitStack
+from time import perf_counter_ns
+from typing import Final
+
+from huterox_bench.errors import WrongAnswer
+from huterox_bench.loads import Shape, Slice, SliceLimit
+from huterox_bench.processes import python_child
+from huterox_bench.rows import EVENTFD_RTT
+
+COUNTER_NBYTES: Final = 8
+_DEAD: Final = 1 << 62  # so many wake-ups are written for a peer that has died: no read waits any more
+
+
+class EventfdRoundTrip:
+    """An eventfd is written, another process reads it and writes one back, and that is read."""
+
+    name = EVENTFD_RTT
+    shape = Shape(1, COUNTER_NBYTES)
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._ping = _eventfd(stack, os.EFD_CLOEXEC)
+        self._pong = _eventfd(stack, os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
+        fds = (self._ping, self._pong)
+        watch = threading.Thread(target=self._watch, name="eventfd-watch", daemon=True)
+        stack.callback(watch.join)
+        self._peer = stack.enter_context(
+            python_child("the eventfd peer", "huterox_bench.limits.eventfd_peer", *map(str, fds), pass_fds=fds)
+        )
+        watch.start()
+
+    def run(self, limit: SliceLimit) -> Slice:
+        """Hot path. One slice; a loop of its own, for even a call of a function would show."""
+        clock, write, read = perf_counter_ns, os.eventfd_write, os.eventfd_read
+        ping, pong = self._ping, self._pong
+        latencies: array[int] = array("q")
+        sum_of_answers = 0
+        started = now = clock()
+        stop = started + int(limit.seconds * 1e9)
+        for _ in range(limit.calls_max):
+            write(ping, 1)
+            sum_of_answers += read(pong)
+            before, now = now, clock()
+            latencies.append(now - before)
+            if now >= stop:
+                break
+        self._peer.check_alive()
+        if sum_of_answers != len(latencies):
+            raise WrongAnswer(f"{len(latencies)} pings, {sum_of_answers} pongs")
+        return Slice(latencies, now - started)
+
+    def _watch(self) -> None:
+        """Runs in a thread: a peer that dies must not leave the bench in a read for ever."""
+        self._peer.wait()
+        os.eventfd_write(self._pong, _DEAD)
+
+
+def _eventfd(stack: ExitStack, flags: int) -> int:
+    fd = os.eventfd(0, flags)
+    stack.callback(os.close, fd)
+    return fd

@@ -1,0 +1,17 @@
+"""The other process of the eventfd round trip: `python -m huterox_bench.limits.eventfd_peer PING_FD PONG_FD`."""
+
+import os
+import sys
+from typing import NoReturn
+
+
+def main(ping: int, pong: int) -> NoReturn:
+    """Hot path. Answer every wake-up with one."""
+    write, read = os.eventfd_write, os.eventfd_read
+    while True:
+        read(ping)
+        write(pong, 1)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,1 @@
+"""Calls through switchboard, kernel and container."""

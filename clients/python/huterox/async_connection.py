@@ -1,0 +1,147 @@
+"""The asyncio shell's connection: one DEALER socket, drained through its descriptor by the loop.
+
+The descriptor is edge-triggered and only a hint: after every wake and after every send the socket is read until it has
+nothing more, in bounded batches. One timer stands for the earliest deadline. `zmq.asyncio` would be three times
+slower. Everything here runs in the loop's thread.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from math import inf
+from typing import Any, Final
+
+import zmq
+
+from huterox.core import Call, ClientCore, Limits, cancel_frame
+from huterox.sockets import LINGER_MS, NOBLOCK, open_dealer, read_only, receive_rest, send_frames
+from huterox_wire.errors import Busy, InvalidInput
+from huterox_wire.message import Message
+
+_BATCH: Final = 256
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
+
+
+class AsyncConnection:
+    """One connection to a switchboard, for one event loop."""
+
+    def __init__(self, endpoint: str, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+        self.endpoint = endpoint
+        self.core = ClientCore(limits)
+        self.now_s = loop.time
+        self._loop = loop
+        self._pid = os.getpid()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = open_dealer(self._context, endpoint, limits)
+        self._option: Callable[[int], Any] = self._socket.get
+        self._fd = self._socket.FD
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = inf
+        loop.add_reader(self._fd, self._read)
+
+    async def run(self, call: Call) -> Message:
+        """Hot path. Send a call, wait until it has ended, and return its REPLY."""
+        try:
+            self.start(call)
+            await self.wait(call)
+        except BaseException:
+            self.cancel(call)
+            raise
+        return call.outcome()
+
+    def start(self, call: Call) -> None:
+        """Hot path. Send a call."""
+        if self._pid != os.getpid():
+            raise InvalidInput(
+                f"this client belongs to process {self._pid}; after a fork, connect again in the new process"
+            )
+        self.core.add(call, self._loop.time())
+        try:
+            send_frames(self._socket, call.frames)
+        except zmq.Again:
+            self.core.cancel(call)
+            raise Busy(f"the switchboard at {self.endpoint} takes no messages: the send queue is full") from None
+        if call.deadline_s < self._timer_s:
+            self._arm(call.deadline_s)
+        self._read_if_any()
+
+    async def wait(self, call: Call) -> bool:
+        """Wait until a part is there (False), or the call has ended and there is none (True)."""
+        while not call.parts:
+            if call.done:
+                return True
+            news = call.owner = self._loop.create_future()
+            await news
+        return False
+
+    def cancel(self, call: Call) -> None:
+        """Give a call up, if it has not ended."""
+        if self.core.cancel(call):
+            self._send_cancel(call)
+            self._tell(call)
+            self._read_if_any()
+
+    def _read_if_any(self) -> None:
+        """Hot path. Due after every send."""
+        if self._option(_EVENTS) & _POLLIN:
+            self._read()
+
+    def _read(self) -> None:
+        """Hot path. Take in what has come and let it be known."""
+        if self.core.closed:
+            return
+        receive = self._socket.recv
+        on_frames = self.core.on_frames
+        for _ in range(_BATCH):
+            try:
+                frame = receive(NOBLOCK, False)
+            except zmq.Again:
+                return
+            call = on_frames([read_only(frame)] if not frame.more else receive_rest(self._socket, frame))
+            if call is not None:
+                self._tell(call)
+                if call.done and call.answer is None:
+                    self._send_cancel(call)
+        # The descriptor tells only of what comes after `Again`.
+        self._loop.call_soon(self._read)
+
+    def _tell(self, call: Call) -> None:
+        """Hot path. The call has ended, or has one more part."""
+        if call.owner is not None and not call.owner.done():
+            call.owner.set_result(None)
+
+    def _send_cancel(self, call: Call) -> None:
+        with suppress(zmq.Again):  # the other side reads nothing, so there is nothing to stop
+            self._socket.send(cancel_frame(call), NOBLOCK)
+
+    def _arm(self, deadline_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_s = deadline_s
+        self._timer = self._loop.call_at(deadline_s, self._on_time)
+
+    def _on_time(self) -> None:
+        late = self.core.expire(self._loop.time())
+        for call in late:
+            self._send_cancel(call)
+            self._tell(call)
+        self._timer, self._timer_s = None, inf
+        if self.core.next_deadline_s < inf:
+            self._arm(self.core.next_deadline_s)
+        if late:
+            self._read_if_any()
+
+    def close(self) -> None:
+        """End the calls that are under way and let go of everything. May be called twice, and after a fork."""
+        if self.core.closed or self._pid != os.getpid():
+            return
+        self._loop.remove_reader(self._fd)
+        if self._timer is not None:
+            self._timer.cancel()
+        for call in self.core.close():
+            self._send_cancel(call)
+            self._tell(call)
+        self._socket.close(LINGER_MS)
+        self._context.term()

@@ -1,0 +1,63 @@
+"""The thread that looks after calls which nobody may be waiting for."""
+
+import threading
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from huterox.core import Call
+
+if TYPE_CHECKING:
+    from huterox.connection import Connection
+
+_TICK_S: Final = 0.002
+_JOIN_S: Final = 2.0
+
+
+class Background:
+    """A daemon thread, started with the first future or stream; asleep while there are none.
+
+    It looks every few milliseconds whether somebody reads the socket, and does it itself only where nobody else does: a
+    thread that submits and collects results in a loop is never disturbed by it, and a done-callback comes a tick late
+    at worst.
+    """
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+        self._thread: threading.Thread | None = None
+        self._alarm = threading.Lock()
+        self._alarm.acquire()
+        self._asleep = False
+        self._stopped = False
+        self.errand = Call(0, inf, [], 0, False)  # what it leads for: a call that never ends
+
+    def look_after(self) -> None:
+        """Hot path. There is a call to look after. The connection's lock is held."""
+        if self._asleep:
+            self._asleep = False
+            self._alarm.release()
+        elif self._thread is None and not self._stopped:
+            self._thread = threading.Thread(target=self._run, name="huterox-reader", daemon=True)
+            self._thread.start()
+
+    def rest(self) -> bool:
+        """Fall asleep until `look_after`; False when there is no time for that. The connection's lock is held."""
+        self._asleep = not self._stopped
+        return self._asleep
+
+    def stop(self) -> None:
+        """End the thread and wait for it, unless it is the one that calls this."""
+        self._stopped = True
+        self._connection.wake_background()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_JOIN_S)
+
+    def _run(self) -> None:
+        connection = self._connection
+        led, reads = False, 0
+        while not self._stopped:
+            if connection.rest_in_background():
+                self._alarm.acquire()
+            elif not led:
+                self._alarm.acquire(timeout=_TICK_S)
+            led, reads = connection.lead_in_background(reads)
+            connection.settle_ended()

@@ -1,0 +1,179 @@
+"""The sync client: the operator's verbs, and services to call."""
+
+from collections.abc import Mapping
+from os import PathLike
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from huterox.connection import Connection
+from huterox.core import Limits
+from huterox.endpoint import check_listening, find_endpoint, no_switchboard
+from huterox.modelfile import read_model
+from huterox.verbs import Row, decode_admin, decode_opening, encode_admin, encode_opening, usage_rows
+from huterox_wire.errors import DeadlineExceeded
+from huterox_wire.kinds import Kind
+
+if TYPE_CHECKING:
+    from huterox.service import Service
+
+CONNECT_S_MAX = 5.0
+"""How long `connect` waits for the switchboard's first answer, at most."""
+
+_OPEN = int(Kind.OPEN)
+_ADMIN = int(Kind.ADMIN)
+
+
+def connect(endpoint: str | None = None, *, tenant: str | None = None, timeout: float = 60.0) -> "Client":
+    """Connect to a switchboard and make sure that it answers.
+
+    Args:
+        endpoint: "ipc:///DIR/switchboard.ipc" or "tcp://HOST:PORT"; None: HUTEROX_ENDPOINT, else the default
+            directory of `huterox up`.
+        tenant: on whose behalf; None: the tenant "default".
+        timeout: in seconds, for every call that names none of its own.
+    Raises:
+        Unavailable: no switchboard answers; tells which endpoint was tried and what to start.
+        InvalidInput: an endpoint or timeout that cannot be.
+    """
+    endpoint = find_endpoint(endpoint)
+    check_listening(endpoint)
+    client = Client(endpoint, tenant=tenant, timeout=timeout)
+    try:
+        client.check_answering()
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+class Client:
+    """A connection to a switchboard, for all threads of this process. Close it, or use it in a `with` block."""
+
+    def __init__(
+        self, endpoint: str, *, tenant: str | None = None, timeout: float = 60.0, limits: Limits | None = None
+    ) -> None:
+        self.endpoint = endpoint
+        self.tenant = tenant or ""
+        self.timeout_s = timeout
+        self._connection = Connection(endpoint, limits or Limits())
+
+    def __repr__(self) -> str:
+        return f"<huterox.Client of {self.endpoint}, tenant {self.tenant or 'default'!r}>"
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel what is under way and disconnect. Futures and waiting threads get `Cancelled`."""
+        self._connection.close()
+
+    def check_answering(self) -> None:
+        """Raise Unavailable unless the switchboard answers soon."""
+        timeout_s = min(self.timeout_s, CONNECT_S_MAX)
+        try:
+            self.admin("status", timeout=timeout_s)
+        except DeadlineExceeded as exc:
+            raise no_switchboard(self.endpoint, f"silent for {timeout_s:g} s") from exc
+
+    # --- services -----------------------------------------------------------------------------------------------------
+
+    def service(self, name: str, *, tenant: str | None = None) -> "Service":
+        """The virtual container of this name, to be called.
+
+        Raises:
+            NotFound: the tenant has none of this name.
+        """
+        from huterox.service import Service
+
+        meta = encode_opening(name, self.tenant if tenant is None else tenant)
+        call = self._connection.core.prepare(_OPEN, 0, meta, (), self.timeout_s)
+        self._connection.run(call)
+        return Service(self._connection, decode_opening(call.outcome()), self.timeout_s)
+
+    def create(self, name: str, *, model: str, tier: str = "shared", tenant: str | None = None) -> Row:
+        """Create a virtual container of a deployed model. Tiers: shared, dedicated, pinned."""
+        return self._row("create", name=name, model=model, tier=tier, tenant=self.tenant if tenant is None else tenant)
+
+    def delete(self, name: str, *, tenant: str | None = None) -> Row:
+        """Delete a virtual container."""
+        return self._row("delete", name=name, tenant=self.tenant if tenant is None else tenant)
+
+    def services(self, *, tenant: str | None = None) -> list[Row]:
+        """The virtual containers of one tenant; None: of all."""
+        return self._rows("services", tenant=tenant)
+
+    def usage(self, *, tenant: str | None = None) -> list[Row]:
+        """Calls, errors and busy seconds of each virtual container."""
+        return usage_rows(self.services(tenant=tenant))
+
+    # --- models -------------------------------------------------------------------------------------------------------
+
+    def deploy(self, model: str | PathLike[str] | Mapping[str, Any]) -> Row:
+        """Deploy a model file, or a mapping of the same shape. Relative paths in `entry` start at the file's directory.
+
+        Raises:
+            InvalidInput: the file is wrong; tells where and why.
+        """
+        return self._row("deploy", model=read_model(model))
+
+    def undeploy(self, name: str, *, force: bool = False) -> Row:
+        """Remove a model. With `force` also one that virtual containers still point to."""
+        return self._row("undeploy", name=name, force=force)
+
+    def models(self) -> list[Row]:
+        """The deployed models."""
+        return self._rows("models")
+
+    # --- the operator's view and hand ---------------------------------------------------------------------------------
+
+    def status(self) -> Row:
+        """The switchboard in numbers."""
+        return self._row("status")
+
+    def containers(self) -> list[Row]:
+        """The living containers."""
+        return self._rows("ps")
+
+    def nodes(self) -> list[Row]:
+        """The nodes and what their kernels may give."""
+        return self._rows("nodes")
+
+    def events(self, *, after: int = 0, limit: int = 1000, subject: str | None = None) -> list[Row]:
+        """What happened and why, oldest first: at most `limit` events whose `seq` is above `after`."""
+        events: list[Row] = self._row("events", after=after, limit=limit, subject=subject)["events"]
+        return events
+
+    def evict(self, container: str) -> Row:
+        """Close a container; the next call of its model loads another."""
+        return self._row("evict", container=container)
+
+    def logs(self, name: str, *, offset: int = -65536, limit: int = 65536, tenant: str | None = None) -> Row:
+        """A piece of the log of a container, or of the newest container of a service or model.
+
+        Args:
+            offset: in bytes; negative: from the end.
+        Returns:
+            `container`, `text`, and `next_offset` to go on from.
+        """
+        tenant = self.tenant if tenant is None else tenant
+        return self._row("logs", name=name, tenant=tenant, offset=offset, limit=limit)
+
+    def admin(self, verb: str, /, *, timeout: float | None = None, **args: Any) -> Any:
+        """Perform any verb of the switchboard's and return its result as it comes."""
+        timeout_s = self.timeout_s if timeout is None else timeout
+        call = self._connection.core.prepare(_ADMIN, 0, encode_admin(verb, args), (), timeout_s)
+        self._connection.run(call)
+        return decode_admin(call.outcome())
+
+    def _row(self, verb: str, **args: Any) -> Row:
+        row: Row = self.admin(verb, **args)
+        return row
+
+    def _rows(self, verb: str, **args: Any) -> list[Row]:
+        rows: list[Row] = self.admin(verb, **args)
+        return rows

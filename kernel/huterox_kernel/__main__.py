@@ -1,0 +1,63 @@
+"""`python -m huterox_kernel --config F`: the kernel of one node, in the foreground."""
+
+import argparse
+import asyncio
+import fcntl
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+import uvloop
+
+from huterox_kernel.config import ConfigError, KernelConfig, load_config
+from huterox_kernel.prctl import adopt_orphans, die_with_parent, set_process_name
+from huterox_kernel.shell.daemon import Daemon
+
+
+def main(argv: list[str] | None = None) -> int:
+    parent_pid = os.getppid()
+    parser = argparse.ArgumentParser(prog="huterox_kernel", description="The kernel of one Huterox node.")
+    parser.add_argument("--config", type=Path, required=True, help="kernel.toml")
+    arguments = parser.parse_args(argv)
+    try:
+        config = load_config(arguments.config)
+        if config.die_with_parent:
+            die_with_parent(parent_pid)
+        lock = _lock_folder(Path(config.dir))
+    except ConfigError as exc:
+        print(f"huterox_kernel: {exc}", file=sys.stderr)  # noqa: T201 - the one line that a user sees
+        return 2
+    with lock:
+        _run(config)
+    return 0
+
+
+def _lock_folder(folder: Path) -> TextIO:
+    """Make the folder, and hold it: two kernels in one would write each other's logs. Raises ConfigError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / "kernel.lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        raise ConfigError(f"another kernel runs in {folder}") from exc
+    except OSError as exc:
+        raise ConfigError(f"dir = {str(folder)!r}: {exc.strerror}") from exc
+    return lock
+
+
+def _run(config: KernelConfig) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    set_process_name("hx:kernel")
+    adopt_orphans()
+
+    async def serve() -> None:
+        await Daemon(config, asyncio.get_running_loop()).run()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""The kernel's configuration: every limit and time, with its unit."""
+
+import os
+import socket
+import tomllib
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Struct, field
+
+MIB: Final = 1024 * 1024
+HOST_SHARE: Final = 0.8  # of the machine's memory, where `host_mb` does not say
+IPC_PATH_NBYTES_MAX: Final = 107  # sockaddr_un
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message is one line for people."""
+
+
+class KernelConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """`kernel.toml`. A time or limit that is not given has the value below."""
+
+    switchboard: str  # the endpoint of its back socket, e.g. "ipc:///run/huterox/back.ipc"
+    dir: str  # logs and the lock; made if it is missing
+    node: Annotated[str, msgspec.Meta(max_length=64)] = ""  # empty: the host's name
+    slots: Positive = 16  # containers at once
+    host_mb: Annotated[int, msgspec.Meta(ge=0)] = 0  # memory for containers; 0: a share of what the machine has
+    die_with_parent: bool = False  # end when the process that started this one ends
+
+    preload: list[str] = field(default_factory=lambda: ["numpy", "torch"])  # what the zygote imports, where it is installed
+    torch_threads: Positive = 1  # of each worker, inside one operation
+    zygote_start_timeout_s: Seconds = 120.0
+    zygote_idle_s: Seconds = 300.0  # a zygote of a foreign interpreter that has no workers ends after this
+
+    lane_half_mb: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 1024  # of either direction; memory is taken as needed
+    lane_ring_entries: Annotated[int, msgspec.Meta(ge=128, le=65536)] = 1024
+    busy_retry_after_s: Seconds = 0.05  # told to callers whose call found the lane full
+
+    heartbeat_s: Seconds = 1.0  # until the switchboard says
+    footprint_period_s: Seconds = 5.0
+    close_grace_s: Seconds = 5.0  # for workers to end when the kernel ends, or after a load that failed
+    exit_report_timeout_s: Seconds = 0.5  # how long to wait for the zygote to say how a worker ended
+
+    log_mb_max: Positive = 16  # a container's log is rotated beyond this
+    log_check_period_s: Seconds = 2.0
+    log_files_max: Positive = 64  # logs of containers that are gone
+
+    batch_max: Positive = 256  # messages read in one turn of the loop
+    outbox_max: Positive = 4096  # control messages that wait for the switchboard
+
+
+def load_config(path: Path) -> KernelConfig:
+    """Read and check a configuration file.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or holds a value that cannot be used.
+    """
+    try:
+        raw = tomllib.loads(path.read_text())
+    except OSError as exc:
+        raise ConfigError(f"{path}: {exc.strerror or exc}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: not valid TOML: {exc}") from exc
+    unknown = sorted(set(raw) - set(KernelConfig.__struct_fields__))
+    if unknown:
+        known = ", ".join(KernelConfig.__struct_fields__)
+        raise ConfigError(f"{path}: unknown key {', '.join(unknown)} (known: {known})")
+    try:
+        config = msgspec.convert(raw, KernelConfig)
+    except msgspec.ValidationError as exc:
+        raise ConfigError(f"{path}: {exc}") from exc
+    check_config(config)
+    return config
+
+
+def check_config(config: KernelConfig) -> None:
+    """Raise ConfigError for what a type cannot say."""
+    transport, separator, address = config.switchboard.partition("://")
+    if not separator or transport not in ("ipc", "tcp") or not address:
+        raise ConfigError(f"switchboard = {config.switchboard!r}: expected ipc://PATH or tcp://HOST:PORT")
+    if transport == "ipc" and len(os.fsencode(address)) > IPC_PATH_NBYTES_MAX:
+        raise ConfigError(
+            f"switchboard = {config.switchboard!r}: a socket's path has at most {IPC_PATH_NBYTES_MAX} bytes"
+        )
+    if config.lane_ring_entries & (config.lane_ring_entries - 1):
+        raise ConfigError(f"lane_ring_entries = {config.lane_ring_entries}: expected a power of two")
+    if not config.dir:
+        raise ConfigError("dir is empty: name a directory for logs")
+    for module in config.preload:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise ConfigError(f"preload: {module!r} is not the name of a module")
+
+
+def node_name(config: KernelConfig) -> str:
+    """The name under which this node registers."""
+    return config.node or socket.gethostname()[:64] or "node"

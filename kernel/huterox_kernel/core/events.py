@@ -1,0 +1,112 @@
+"""Everything that can happen to a kernel. The time is not in them: it is given beside."""
+
+from dataclasses import dataclass
+
+from huterox_wire.nodes import CloseMeta, CreateMeta, RegisteredMeta
+
+
+@dataclass(slots=True, frozen=True)
+class RegistrationAnswered:
+    """The switchboard knows this kernel, or asks it to register."""
+
+    meta: RegisteredMeta
+
+
+@dataclass(slots=True, frozen=True)
+class CreateOrdered:
+    meta: CreateMeta
+
+
+@dataclass(slots=True, frozen=True)
+class CloseOrdered:
+    meta: CloseMeta
+
+
+@dataclass(slots=True, frozen=True)
+class WorkerForked:
+    container: int
+    pid: int
+
+
+@dataclass(slots=True, frozen=True)
+class StartFailed:
+    """No process came to be."""
+
+    container: int
+    reason: str
+    traceback: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class WorkerProgressed:
+    """The worker has begun a stage of its load: import, load or warmup."""
+
+    container: int
+    stage: str
+
+
+@dataclass(slots=True, frozen=True)
+class WorkerReady:
+    container: int
+    timings_s: dict[str, float]
+    host_bytes: int
+
+
+@dataclass(slots=True, frozen=True)
+class WorkerFailed:
+    """The worker reports why it cannot load its model; it ends by itself."""
+
+    container: int
+    reason: str
+    traceback: str
+
+
+@dataclass(slots=True, frozen=True)
+class WorkerBroken:
+    """The worker wrote what a worker never writes."""
+
+    container: int
+    reason: str
+
+
+@dataclass(slots=True, frozen=True)
+class WorkerEnded:
+    """The process has ended. `how` is for people: "killed by SIGKILL", "exited with code 3"."""
+
+    container: int
+    how: str
+
+
+@dataclass(slots=True, frozen=True)
+class FootprintMeasured:
+    container: int
+    host_bytes: int
+
+
+@dataclass(slots=True, frozen=True)
+class ShutdownOrdered:
+    """The kernel is to end. Ordered twice: at once."""
+
+    reason: str
+
+
+@dataclass(slots=True, frozen=True)
+class Ticked:
+    """Time has passed: `Supervisor.next_deadline_s` was reached."""
+
+
+Event = (
+    RegistrationAnswered
+    | CreateOrdered
+    | CloseOrdered
+    | WorkerForked
+    | StartFailed
+    | WorkerProgressed
+    | WorkerReady
+    | WorkerFailed
+    | WorkerBroken
+    | WorkerEnded
+    | FootprintMeasured
+    | ShutdownOrdered
+    | Ticked
+)

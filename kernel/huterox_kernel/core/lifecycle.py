@@ -1,0 +1,80 @@
+"""The life of a worker, as one table.
+
+STARTING has asked the zygote for a process; LOADING has one; CLOSING has been told to end, or will be killed. A worker
+is GONE only when its process has ended: until then its memory counts.
+"""
+
+from enum import StrEnum
+
+from huterox_wire.errors import Fault
+
+
+class State(StrEnum):
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    CLOSING = "closing"
+    GONE = "gone"
+
+
+class Step(StrEnum):
+    """What can happen to a worker."""
+
+    FORKED = "forked"  # the process exists
+    LOADED = "loaded"  # the model has loaded and warmed up
+    FAILED = "failed"  # the worker says that it cannot go on
+    BROKEN = "broken"  # it wrote nonsense into its lane or control socket
+    OVERDUE = "overdue"  # its deadline has passed: of the load, or of the grace
+    CLOSE = "close"  # it was told to end
+    ENDED = "ended"  # the process has ended, or never came to be
+
+
+TRANSITIONS: dict[State, dict[Step, State]] = {
+    State.STARTING: {
+        Step.FORKED: State.LOADING,
+        Step.OVERDUE: State.CLOSING,
+        Step.CLOSE: State.CLOSING,
+        Step.ENDED: State.GONE,
+    },
+    State.LOADING: {
+        Step.LOADED: State.READY,
+        Step.FAILED: State.CLOSING,
+        Step.BROKEN: State.CLOSING,
+        Step.OVERDUE: State.CLOSING,
+        Step.CLOSE: State.CLOSING,
+        Step.ENDED: State.GONE,
+    },
+    State.READY: {
+        Step.FAILED: State.CLOSING,
+        Step.BROKEN: State.CLOSING,
+        Step.CLOSE: State.CLOSING,
+        Step.ENDED: State.GONE,
+    },
+    State.CLOSING: {
+        Step.FORKED: State.CLOSING,
+        Step.LOADED: State.CLOSING,
+        Step.FAILED: State.CLOSING,
+        Step.BROKEN: State.CLOSING,
+        Step.OVERDUE: State.CLOSING,
+        Step.CLOSE: State.CLOSING,
+        Step.ENDED: State.GONE,
+    },
+    State.GONE: {},
+}
+
+
+class IllegalTransition(Fault):
+    """A step that the table does not have: a bug of ours."""
+
+
+def after(state: State, step: Step, subject: str, history: list[str]) -> State:
+    """The state that follows. Raises IllegalTransition, with the last steps, where the table has no such entry."""
+    following = TRANSITIONS[state].get(step)
+    if following is None:
+        raise IllegalTransition(
+            f"{subject}: no step {step} from state {state} (last steps: {', '.join(history) or 'none'})",
+            state=str(state),
+            step=str(step),
+            history=history,
+        )
+    return following

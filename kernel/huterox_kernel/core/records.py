@@ -1,0 +1,78 @@
+"""What the core knows of one container."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from huterox_kernel.core.lifecycle import State, Step, after
+from huterox_wire.nodes import ContainerReport, ContainerState, ModelSpec
+
+Cause = Literal["", "closed", "load_failed", "crashed", "load_timeout", "refused"]
+
+HISTORY_MAX: Final = 8
+MIB: Final = 1024 * 1024
+
+_REPORTED: Final[dict[State, ContainerState]] = {
+    State.STARTING: "creating",
+    State.LOADING: "creating",
+    State.READY: "ready",
+    State.CLOSING: "draining",
+    State.GONE: "gone",
+}
+
+
+def text_of(container: int) -> str:
+    """The id as people see it: `c3.17` is the seventeenth container of the third epoch."""
+    return f"c{container >> 32}.{container & 0xFFFFFFFF}"
+
+
+@dataclass(slots=True)
+class Record:
+    """One container, from CREATE to the end of its process.
+
+    `deadline_s` is when the core must act by itself: kill a load that takes too long, or a worker whose grace is over.
+    `cause` is set as soon as it is known why the worker will end, before it has ended.
+    """
+
+    container: int
+    model: ModelSpec
+    deadline_s: float | None
+    state: State = State.STARTING
+    stage: str = "fork"
+    pid: int = 0
+    host_bytes: int = 0
+    cause: Cause = ""
+    reason: str = ""
+    traceback: str = ""
+    killed: bool = False
+    history: deque[str] = field(default_factory=lambda: deque(maxlen=HISTORY_MAX))
+
+    def take(self, step: Step) -> None:
+        """Go on to the state that follows. Raises IllegalTransition."""
+        self.state = after(self.state, step, text_of(self.container), list(self.history))
+        self.history.append(str(step))
+
+    def blame(self, cause: Cause, reason: str, traceback: str = "") -> None:
+        """Remember why it ends. The first cause stays: what comes later only follows from it."""
+        if not self.cause:
+            self.cause, self.reason, self.traceback = cause, reason, traceback
+
+    def counted_host_bytes(self) -> int:
+        """What admission counts: the declared footprint, or the measured one where that is smaller.
+
+        The switchboard may count by either; a kernel must not refuse what fits by its account.
+        """
+        declared = self.model.resources.host_mb * MIB
+        return min(declared, self.host_bytes) if self.host_bytes else declared
+
+    def report(self) -> ContainerReport:
+        """As heartbeats tell it; the counters are the lane's and are filled in by the shell."""
+        return ContainerReport(
+            container=self.container,
+            model=self.model.name,
+            version=self.model.version,
+            state=_REPORTED[self.state],
+            pid=self.pid,
+            host_bytes=self.host_bytes,
+            reason=self.reason,
+        )

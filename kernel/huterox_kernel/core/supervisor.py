@@ -1,0 +1,287 @@
+"""The kernel's core: which workers there are, what state each is in, and when one must be killed.
+
+Deliberately dumb: it creates and closes when told and reports what it sees. All that it decides by itself is to refuse
+what is out of date or out of bounds, to give up a load that takes too long, and to kill what does not end in its grace.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from huterox_kernel.core.effects import (
+    AdmitCalls,
+    AskToClose,
+    Discard,
+    Effect,
+    Exit,
+    KillWorker,
+    Note,
+    RefuseCalls,
+    Register,
+    Report,
+    StartWorker,
+)
+from huterox_kernel.core.events import (
+    CloseOrdered,
+    CreateOrdered,
+    Event,
+    FootprintMeasured,
+    RegistrationAnswered,
+    ShutdownOrdered,
+    StartFailed,
+    Ticked,
+    WorkerBroken,
+    WorkerEnded,
+    WorkerFailed,
+    WorkerForked,
+    WorkerProgressed,
+    WorkerReady,
+)
+from huterox_kernel.core.lifecycle import State, Step
+from huterox_kernel.core.records import MIB, Cause, Record, text_of
+from huterox_wire.nodes import Capacity, CloseMeta, ContainerEvent, ContainerReport, CreateMeta
+
+GRACE_S_MAX: Final = 3600.0
+HEARTBEAT_S_MIN: Final = 0.02
+HEARTBEAT_S_MAX: Final = 60.0
+
+
+class Supervisor:
+    """Owns the records of all workers. `on` is the only way in.
+
+    Args:
+        close_grace_s: how long workers may take to end when the kernel itself is told to end.
+        heartbeat_s: how often to report until the switchboard says.
+    """
+
+    def __init__(self, capacity: Capacity, *, close_grace_s: float, heartbeat_s: float) -> None:
+        self._capacity = capacity
+        self._close_grace_s = close_grace_s
+        self._records: dict[int, Record] = {}
+        self._shutting_down = False
+        self.epoch = 0
+        self.heartbeat_s = heartbeat_s
+        self._handlers: dict[type[Event], Callable[[Any, float], list[Effect]]] = {
+            RegistrationAnswered: self._on_registration_answered,
+            CreateOrdered: self._on_create,
+            CloseOrdered: self._on_close,
+            WorkerForked: self._on_forked,
+            StartFailed: self._on_start_failed,
+            WorkerProgressed: self._on_progressed,
+            WorkerReady: self._on_ready,
+            WorkerFailed: self._on_failed,
+            WorkerBroken: self._on_broken,
+            WorkerEnded: self._on_ended,
+            FootprintMeasured: self._on_measured,
+            ShutdownOrdered: self._on_shutdown,
+            Ticked: self._on_ticked,
+        }
+
+    def on(self, event: Event, now_s: float) -> list[Effect]:
+        """Take one event; return what the shell must do, in order."""
+        return self._handlers[type(event)](event, now_s)
+
+    def next_deadline_s(self) -> float | None:
+        """When `Ticked` is due."""
+        return min((r.deadline_s for r in self._records.values() if r.deadline_s is not None), default=None)
+
+    def reports(self) -> list[ContainerReport]:
+        """All containers as the switchboard is told of them, without the lanes' counters."""
+        return [record.report() for record in self._records.values()]
+
+    def pids(self) -> dict[int, int]:
+        """Container -> pid, of all that have a process."""
+        return {record.container: record.pid for record in self._records.values() if record.pid}
+
+    # Orders of the switchboard.
+
+    def _on_registration_answered(self, event: RegistrationAnswered, now_s: float) -> list[Effect]:
+        meta = event.meta
+        if meta.epoch < self.epoch:
+            return [Note(f"ignored the switchboard of epoch {meta.epoch}: {self.epoch} has been seen")]
+        self.epoch = meta.epoch
+        self.heartbeat_s = min(max(meta.heartbeat_s, HEARTBEAT_S_MIN), HEARTBEAT_S_MAX)
+        return [Register()] if meta.again else []
+
+    def _on_create(self, event: CreateOrdered, now_s: float) -> list[Effect]:
+        meta = event.meta
+        if meta.epoch < self.epoch:
+            return [Note(f"ignored CREATE {text_of(meta.container)} of old epoch {meta.epoch}: {self.epoch} was seen")]
+        self.epoch = meta.epoch
+        if (known := self._records.get(meta.container)) is not None:
+            # An answer "gone" would deny a container that lives.
+            return [Note(f"ignored CREATE {text_of(meta.container)}: it is here, {known.state}")]
+        if refusal := self._refusal(meta):
+            return [Report(ContainerEvent(container=meta.container, what="gone", cause="refused", reason=refusal))]
+        self._records[meta.container] = Record(meta.container, meta.model, now_s + meta.model.load_timeout_s)
+        return [StartWorker(meta.container, meta.model)]
+
+    def _refusal(self, meta: CreateMeta) -> str:
+        if self._shutting_down:
+            return "the kernel is shutting down"
+        if (taken := len(self._records)) >= self._capacity.slots:
+            return f"all {self._capacity.slots} slots are taken ({taken} containers)"
+        need = meta.model.resources.host_mb * MIB
+        used = sum(record.counted_host_bytes() for record in self._records.values())
+        if used + need > self._capacity.host_bytes:
+            free_mb = max(0, self._capacity.host_bytes - used) // MIB
+            return (
+                f"needs {need // MIB} MiB of host memory, {free_mb} of {self._capacity.host_bytes // MIB} MiB are free"
+            )
+        return ""
+
+    def _on_close(self, event: CloseOrdered, now_s: float) -> list[Effect]:
+        meta = event.meta
+        if meta.epoch < self.epoch:
+            return [Note(f"ignored CLOSE {text_of(meta.container)} of old epoch {meta.epoch}: {self.epoch} was seen")]
+        self.epoch = meta.epoch
+        if (record := self._records.get(meta.container)) is None:
+            gone = ContainerEvent(container=meta.container, what="gone", cause="closed", reason="it is not here")
+            return [Report(gone)]
+        return self._close(record, meta, now_s)
+
+    def _close(self, record: Record, meta: CloseMeta, now_s: float) -> list[Effect]:
+        """A worker that is loading has no call to finish, so it is killed at once; a ready one has its grace."""
+        was_ready = record.state is State.READY
+        was_closing = record.state is State.CLOSING
+        grace_s = min(max(0.0, meta.grace_s), GRACE_S_MAX)
+        record.take(Step.CLOSE)
+        record.blame("closed", meta.reason or "closed")
+        if was_closing:
+            if record.deadline_s is not None:
+                record.deadline_s = min(record.deadline_s, now_s + grace_s)
+            return []
+        if not was_ready or grace_s <= 0:
+            return [RefuseCalls(record.container), *self._kill(record)]
+        record.deadline_s = now_s + grace_s
+        return [RefuseCalls(record.container), AskToClose(record.container)]
+
+    def _kill(self, record: Record) -> list[Effect]:
+        record.killed = True
+        record.deadline_s = None
+        return [KillWorker(record.container)]
+
+    # What becomes of a worker. Events of containers that are no longer known come late and mean nothing.
+
+    def _on_forked(self, event: WorkerForked, now_s: float) -> list[Effect]:
+        if (record := self._records.get(event.container)) is None:
+            return []
+        record.take(Step.FORKED)
+        record.pid = event.pid
+        record.stage = "import"
+        if record.state is State.CLOSING:
+            return self._kill(record)
+        return [Report(ContainerEvent(container=record.container, what="loading", pid=record.pid))]
+
+    def _on_progressed(self, event: WorkerProgressed, now_s: float) -> list[Effect]:
+        if (record := self._records.get(event.container)) is not None:
+            record.stage = event.stage
+        return []
+
+    def _on_ready(self, event: WorkerReady, now_s: float) -> list[Effect]:
+        if (record := self._records.get(event.container)) is None:
+            return []
+        if record.state is State.READY:
+            return self._break(record, "reported ready twice")
+        record.take(Step.LOADED)
+        record.host_bytes = event.host_bytes
+        if record.state is State.CLOSING:
+            return []
+        record.deadline_s = None
+        ready = ContainerEvent(
+            container=record.container,
+            what="ready",
+            pid=record.pid,
+            host_bytes=event.host_bytes,
+            timings_s=event.timings_s,
+        )
+        return [AdmitCalls(record.container), Report(ready)]
+
+    def _on_failed(self, event: WorkerFailed, now_s: float) -> list[Effect]:
+        if (record := self._records.get(event.container)) is None:
+            return []
+        cause: Cause = "crashed" if record.state is State.READY else "load_failed"
+        return self._end(record, Step.FAILED, cause, event.reason, event.traceback, now_s)
+
+    def _on_broken(self, event: WorkerBroken, now_s: float) -> list[Effect]:
+        if (record := self._records.get(event.container)) is None:
+            return []
+        return self._break(record, event.reason)
+
+    def _break(self, record: Record, reason: str) -> list[Effect]:
+        record.take(Step.BROKEN)
+        record.blame("crashed", reason)
+        return [RefuseCalls(record.container), *self._kill(record)]
+
+    def _end(self, record: Record, step: Step, cause: Cause, reason: str, traceback: str, now_s: float) -> list[Effect]:
+        """The worker is about to end by itself: give it the grace, then kill it."""
+        was_closing = record.state is State.CLOSING
+        record.take(step)
+        record.blame(cause, reason, traceback)
+        if was_closing:
+            return []
+        record.deadline_s = now_s + self._close_grace_s
+        return [RefuseCalls(record.container)]
+
+    def _on_start_failed(self, event: StartFailed, now_s: float) -> list[Effect]:
+        if (record := self._records.get(event.container)) is None:
+            return []
+        record.blame("load_failed", event.reason, event.traceback)
+        return self._gone(record)
+
+    def _on_ended(self, event: WorkerEnded, now_s: float) -> list[Effect]:
+        if (record := self._records.get(event.container)) is None:
+            return []
+        if record.cause == "closed" and not record.killed and event.how != "exited with code 0":
+            record.reason = f"{record.reason} ({event.how})"
+        record.blame("crashed", event.how if record.state is State.READY else f"{event.how} in stage {record.stage}")
+        return self._gone(record)
+
+    def _gone(self, record: Record) -> list[Effect]:
+        record.take(Step.ENDED)
+        del self._records[record.container]
+        gone = ContainerEvent(
+            container=record.container,
+            what="gone",
+            pid=record.pid,
+            cause=record.cause,
+            reason=record.reason,
+            traceback=record.traceback,
+        )
+        return [Discard(record.container, record.reason), Report(gone), *self._exit_if_last()]
+
+    def _on_measured(self, event: FootprintMeasured, now_s: float) -> list[Effect]:
+        record = self._records.get(event.container)
+        if record is not None and record.state is not State.STARTING:
+            record.host_bytes = event.host_bytes
+        return []
+
+    # Time, and the kernel's own end.
+
+    def _on_ticked(self, event: Ticked, now_s: float) -> list[Effect]:
+        due = [r for r in self._records.values() if r.deadline_s is not None and r.deadline_s <= now_s]
+        return [effect for record in due for effect in self._overdue(record)]
+
+    def _overdue(self, record: Record) -> list[Effect]:
+        if record.state is not State.CLOSING:
+            limit_s = record.model.load_timeout_s
+            record.blame("load_timeout", f"not ready after {limit_s:g} s, in stage {record.stage}")
+        elif record.cause == "closed":
+            record.reason = f"{record.reason} (killed: it did not end within its grace)"
+        record.take(Step.OVERDUE)
+        return self._kill(record)
+
+    def _on_shutdown(self, event: ShutdownOrdered, now_s: float) -> list[Effect]:
+        if self._shutting_down:
+            return [effect for record in self._records.values() for effect in self._kill_now(record)]
+        self._shutting_down = True
+        effects: list[Effect] = []
+        for record in self._records.values():
+            meta = CloseMeta(self.epoch, record.container, event.reason, self._close_grace_s)
+            effects += self._close(record, meta, now_s)
+        return effects + self._exit_if_last()
+
+    def _kill_now(self, record: Record) -> list[Effect]:
+        return [] if record.killed else self._kill(record)
+
+    def _exit_if_last(self) -> list[Effect]:
+        return [Exit()] if self._shutting_down and not self._records else []

@@ -1,0 +1,298 @@
+"""The kernel's daemon: the loop, the timers, and the hands of the core."""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, assert_never
+
+from huterox_kernel.config import HOST_SHARE, MIB, KernelConfig, node_name
+from huterox_kernel.core.effects import (
+    AdmitCalls,
+    AskToClose,
+    Discard,
+    Effect,
+    Exit,
+    KillWorker,
+    Note,
+    RefuseCalls,
+    Register,
+    Report,
+    StartWorker,
+)
+from huterox_kernel.core.events import (
+    Event,
+    FootprintMeasured,
+    ShutdownOrdered,
+    StartFailed,
+    Ticked,
+    WorkerBroken,
+    WorkerReady,
+)
+from huterox_kernel.core.records import text_of
+from huterox_kernel.core.supervisor import Supervisor
+from huterox_kernel.shell import probes, processes
+from huterox_kernel.shell.lanes import Lanes
+from huterox_kernel.shell.link import Link
+from huterox_kernel.shell.logs import Logs
+from huterox_kernel.shell.processes import Identity
+from huterox_kernel.shell.requests import Requests
+from huterox_kernel.shell.workers import Worker, Workers
+from huterox_kernel.shell.zygotes import Zygotes
+from huterox_shm.errors import ShmError
+from huterox_shm.lane import LaneConfig
+from huterox_wire.kinds import Kind
+from huterox_wire.message import encode
+from huterox_wire.meta import encode_meta
+from huterox_wire.nodes import Capacity, ContainerReport, HeartbeatMeta, ModelSpec, RegisterMeta
+
+_log: Final = logging.getLogger("huterox.kernel")
+
+TICK_S_MAX: Final = 60.0
+ZYGOTE_LOOK_S: Final = 1.0
+
+
+class Daemon:
+    """One node's kernel. `run` returns when it has been told to end and nothing is left."""
+
+    def __init__(self, config: KernelConfig, loop: AbstractEventLoop) -> None:
+        self._config = config
+        self._loop = loop
+        self._node = node_name(config)
+        self._boot = os.urandom(8).hex()
+        self._capacity = Capacity(slots=config.slots, host_bytes=_host_bytes(config))
+        self._supervisor = Supervisor(
+            self._capacity, close_grace_s=config.close_grace_s, heartbeat_s=config.heartbeat_s
+        )
+        self._logs = Logs(Path(config.dir) / "logs", config.log_mb_max * MIB, config.log_files_max)
+        identity = f"{self._node}:{self._boot}".encode()
+        self._link = Link(loop, config.switchboard, identity, config.batch_max, config.outbox_max)
+        half_nbytes = config.lane_half_mb * MIB
+        self._lanes = Lanes(
+            loop,
+            self._link,
+            LaneConfig(config.lane_ring_entries, half_nbytes, half_nbytes),
+            config.busy_retry_after_s,
+            lambda container, reason: self._feed(WorkerBroken(container, reason)),
+        )
+        self._workers = Workers(
+            loop,
+            self._logs,
+            config.torch_threads,
+            config.exit_report_timeout_s,
+            self._feed,
+            self._on_worker_ready,
+            self._lanes.stop,
+        )
+        self._zygotes = Zygotes(
+            loop,
+            self._workers,
+            self._logs,
+            config.preload,
+            config.torch_threads,
+            config.zygote_start_timeout_s,
+            config.zygote_idle_s,
+        )
+        self._requests = Requests(self._link, self._lanes, self._logs, self._feed)
+        self._started_s: dict[int, float] = {}
+        self._queue: list[Event] = []
+        self._feeding = False
+        self._tick_timer: TimerHandle | None = None
+        self._exit = loop.create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then close all containers."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal, signal.Signals(number).name)
+        self._link.start(self._requests)
+        self._zygotes.warm()
+        self._register()
+        _log.info("node %s, boot %s, for %s", self._node, self._boot, self._config.switchboard)
+        self._every(lambda: self._supervisor.heartbeat_s, self._heartbeat)
+        self._every(lambda: self._config.footprint_period_s, self._look_around)
+        self._every(lambda: self._config.log_check_period_s, self._care_for_logs)
+        self._every(lambda: ZYGOTE_LOOK_S, self._look_at_zygotes)
+        try:
+            await self._exit
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+        self._lanes.close()
+        self._zygotes.close()
+        self._link.close()
+        processes.kill_adopted(set())
+
+    def _on_signal(self, name: str) -> None:
+        _log.info("%s: closing all containers", name)
+        self._feed(ShutdownOrdered(f"the kernel was told to end by {name}"))
+
+    # The core's hands.
+
+    def _feed(self, event: Event) -> None:
+        """Give the core an event and do what it asks for. Events that come up meanwhile wait for their turn."""
+        self._queue.append(event)
+        if self._feeding:
+            return
+        self._feeding = True
+        try:
+            while self._queue:
+                for effect in self._supervisor.on(self._queue.pop(0), time.monotonic()):
+                    self._perform(effect)
+        finally:
+            self._feeding = False
+        self._arm_tick()
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case StartWorker(container=container, model=model):
+                self._start_worker(container, model)
+            case AdmitCalls(container=container):
+                self._lanes.admit(container)
+            case RefuseCalls(container=container):
+                self._lanes.refuse(container)
+            case AskToClose(container=container):
+                self._workers.ask_to_close(container)
+            case KillWorker(container=container):
+                self._workers.kill(container, self._zygotes)
+            case Discard(container=container, reason=reason):
+                self._started_s.pop(container, None)
+                self._lanes.discard(container, reason)
+                self._workers.discard(container)
+            case Report(event=event):
+                _log.info("%s %s %s %s", text_of(event.container), event.what, event.cause, event.reason)
+                self._link.send_control(encode(Kind.EVENT, 0, 0, 0, encode_meta(event)))
+            case Register():
+                self._register()
+            case Note(text=text):
+                _log.warning("%s", text)
+            case Exit():
+                if not self._exit.done():
+                    self._exit.set_result(None)
+            case _:
+                assert_never(effect)
+
+    def _start_worker(self, container: int, model: ModelSpec) -> None:
+        self._started_s[container] = time.time()
+        try:
+            lane = self._lanes.open(container)
+        except (ShmError, OSError) as exc:
+            self._feed(StartFailed(container, f"no lane can be made: {exc}"))
+            return
+        try:
+            self._workers.start(container, model, lane, self._zygotes)
+        except OSError as exc:
+            self._feed(StartFailed(container, f"no worker can be made: {exc}"))
+        finally:
+            lane.close()
+
+    def _arm_tick(self) -> None:
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+            self._tick_timer = None
+        deadline_s = self._supervisor.next_deadline_s()
+        if deadline_s is not None:
+            delay_s = min(max(deadline_s - time.monotonic(), 0.0), TICK_S_MAX)
+            self._tick_timer = self._loop.call_later(delay_s, self._feed, Ticked())
+
+    def _on_worker_ready(self, worker: Worker, timings_s: dict[str, float]) -> None:
+        self._spawn(self._measure_ready(worker.container, worker.identity, timings_s))
+
+    async def _measure_ready(self, container: int, identity: Identity | None, timings_s: dict[str, float]) -> None:
+        nbytes = await self._measure(identity) if identity is not None else 0
+        self._feed(WorkerReady(container, timings_s, nbytes))
+
+    async def _measure(self, identity: Identity) -> int:
+        """In a thread: for a large process the system takes milliseconds."""
+        return await self._loop.run_in_executor(None, processes.pss_bytes, identity)
+
+    # What is done again and again.
+
+    def _every(self, period_s: Callable[[], float], action: Callable[[], Any]) -> None:
+        self._spawn(self._repeat(period_s, action))
+
+    async def _repeat(self, period_s: Callable[[], float], action: Callable[[], Any]) -> None:
+        while True:
+            await asyncio.sleep(period_s())
+            try:
+                result = action()
+                if asyncio.iscoroutine(result):
+                    await result
+            except Exception:  # noqa: BLE001 - what failed now, such as a full descriptor table, may go well the next time
+                _log.exception("a periodic task failed")
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _heartbeat(self) -> None:
+        meta = HeartbeatMeta(
+            node=self._node,
+            boot=self._boot,
+            host_bytes_free=probes.host_bytes_free(),
+            containers=self._reports(),
+        )
+        self._link.send_control(encode(Kind.HEARTBEAT, 0, 0, 0, encode_meta(meta)), keep=False)
+
+    def _register(self) -> None:
+        meta = RegisterMeta(
+            node=self._node,
+            boot=self._boot,
+            pid=os.getpid(),
+            host=os.uname().nodename,
+            capacity=self._capacity,
+            containers=self._reports(),
+            version=kernel_version(),
+        )
+        self._link.send_control(encode(Kind.REGISTER, 0, 0, 0, encode_meta(meta)))
+
+    def _reports(self) -> list[ContainerReport]:
+        reports = self._supervisor.reports()
+        for report in reports:
+            report.started_s = self._started_s.get(report.container, 0.0)
+            counters = self._lanes.counters(report.container)
+            if counters is not None:
+                report.requests = counters.calls_taken
+                report.errors = counters.errors
+                report.busy_us = counters.busy_us
+        return reports
+
+    async def _look_around(self) -> None:
+        for container, identity in self._workers.identities().items():
+            nbytes = await self._measure(identity)
+            if nbytes:
+                self._feed(FootprintMeasured(container, nbytes))
+        self._lanes.trim_idle()
+        processes.reap_adopted(self._zygotes.pids() | self._workers.pids())
+
+    def _look_at_zygotes(self) -> None:
+        self._zygotes.look(time.monotonic())
+
+    async def _care_for_logs(self) -> None:
+        in_use = {text_of(report.container) for report in self._supervisor.reports()}
+        await self._loop.run_in_executor(None, self._logs.rotate)
+        await self._loop.run_in_executor(None, self._logs.remove_old, in_use)
+
+
+def kernel_version() -> str:
+    """The version of the installed distribution."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("huterox")
+    except PackageNotFoundError:
+        return ""
+
+
+def _host_bytes(config: KernelConfig) -> int:
+    return config.host_mb * MIB if config.host_mb else int(probes.host_bytes_total() * HOST_SHARE)

@@ -1,0 +1,218 @@
+"""The kernel's one socket: a DEALER to the switchboard, drained through its descriptor.
+
+ZeroMQ's descriptor is edge-triggered and only a hint: after every wake, and after every send, the socket is read until
+nothing is there. A turn of the loop reads a bounded batch and lets others have theirs.
+
+Nothing is queued for a switchboard that is not there (IMMEDIATE): control messages wait here, in a bounded outbox, and
+answers in their lanes. So a switchboard that comes back is not flooded with what it has forgotten.
+"""
+
+from asyncio import AbstractEventLoop, TimerHandle
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import zmq
+
+from huterox_wire.header import Buffer
+from huterox_wire.limits import MESSAGE_NBYTES_MAX, TENSORS_MAX
+
+FRAMES_MAX: Final = TENSORS_MAX + 2
+RETRY_S: Final = 0.02
+_NOBLOCK: Final = zmq.NOBLOCK
+_MORE: Final = zmq.NOBLOCK | zmq.SNDMORE
+_SEND_HIGH_WATER: Final = 4096  # messages
+_LINGER_MS: Final = 200
+
+
+class Receiver(Protocol):
+    """Who takes what comes."""
+
+    def on_message(self, route: bytes, frame: memoryview) -> None:
+        """Hot path. A routed message of one frame."""
+
+    def on_frames(self, route: bytes, frames: list[Buffer]) -> None:
+        """A routed message of several frames."""
+
+    def on_control(self, frames: list[Buffer]) -> None:
+        """A message for the kernel itself."""
+
+    def on_batch_end(self) -> None:
+        """A turn's messages have been read: make visible what they led to."""
+
+    def on_writable(self) -> None:
+        """The switchboard takes messages again."""
+
+
+class Link:
+    """Owns the socket."""
+
+    def __init__(
+        self, loop: AbstractEventLoop, endpoint: str, identity: bytes, batch_max: int, outbox_max: int
+    ) -> None:
+        self._loop = loop
+        self._batch_max = batch_max
+        self._outbox: deque[Sequence[Buffer]] = deque(maxlen=outbox_max)
+        self._context = zmq.Context()
+        self._socket = socket = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.ROUTING_ID, identity)
+        socket.setsockopt(zmq.IMMEDIATE, 1)
+        socket.setsockopt(zmq.SNDHWM, _SEND_HIGH_WATER)
+        socket.setsockopt(zmq.LINGER, _LINGER_MS)
+        socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_NBYTES_MAX)
+        socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10000)
+        socket.connect(endpoint)
+        self._descriptor = int(socket.getsockopt(zmq.FD))
+        self._recv = socket.recv
+        self._send = socket.send
+        self._look_pending = False
+        self._blocked = False
+        self._retry: TimerHandle | None = None
+        self._receiver: Receiver
+
+    def start(self, receiver: Receiver) -> None:
+        """Read from now on."""
+        self._receiver = receiver
+        self._loop.add_reader(self._descriptor, self._drain)
+        self._loop.call_soon(self._drain)
+
+    def close(self) -> None:
+        """Send what is queued, but do not wait for long."""
+        self._loop.remove_reader(self._descriptor)
+        if self._retry is not None:
+            self._retry.cancel()
+        self._socket.close()
+        self._context.term()
+
+    # Reading.
+
+    def _drain(self) -> None:
+        """Hot path. Read a batch; come back for the rest."""
+        recv = self._recv
+        receiver = self._receiver
+        on_message = receiver.on_message
+        try:
+            for _ in range(self._batch_max):
+                # Uncopied frames tell whether there are more without a question to the socket.
+                first = recv(_NOBLOCK, False)
+                if first.more:
+                    frame = recv(_NOBLOCK, False)
+                    if first.buffer and not frame.more:
+                        on_message(first.bytes, frame.buffer)
+                        continue
+                    self._on_rest(first, frame)
+            self._loop.call_soon(self._drain)
+        except zmq.Again:
+            pass
+        except BaseException:
+            self._loop.call_soon(self._drain)  # a bug, but the edge must not be lost over it
+            raise
+        finally:
+            receiver.on_batch_end()
+        if self._blocked or self._outbox:
+            self._unblock()
+
+    def _on_rest(self, first: zmq.Frame, frame: zmq.Frame) -> None:
+        """A control message, or one of several frames. One of too many is read to its end and dropped."""
+        frames: list[Buffer] = [frame.buffer]
+        while frame.more:
+            frame = self._recv(_NOBLOCK, False)
+            if len(frames) <= FRAMES_MAX:
+                frames.append(frame.buffer)
+        if len(frames) > FRAMES_MAX:
+            return
+        if first.buffer:
+            self._receiver.on_frames(first.bytes, frames)
+        else:
+            self._receiver.on_control(frames)
+
+    def _look_again(self) -> None:
+        """A send may have swallowed the descriptor's edge."""
+        self._look_pending = False
+        if int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._drain()
+
+    # Writing.
+
+    def send(self, route: bytes, frame: Buffer) -> bool:
+        """Hot path. Send a routed answer, copied. False: the switchboard takes nothing now; `on_writable` will come."""
+        try:
+            self._send(route, _MORE)
+        except zmq.Again:
+            self._block()
+            return False
+        self._send(frame, _NOBLOCK)
+        if not self._look_pending:
+            self._look_pending = True
+            self._loop.call_soon(self._look_again)
+        return True
+
+    def send_uncopied(self, route: bytes, frame: memoryview) -> zmq.MessageTracker | None:
+        """Send a routed answer out of the memory where it lies, which must stay until the tracker is done.
+
+        None: the switchboard takes nothing now; `on_writable` will come.
+        """
+        try:
+            self._send(route, _MORE)
+        except zmq.Again:
+            self._block()
+            return None
+        tracker = self._send(frame, _NOBLOCK, copy=False, track=True)
+        if not self._look_pending:
+            self._look_pending = True
+            self._loop.call_soon(self._look_again)
+        return tracker
+
+    def send_frames(self, route: bytes, frames: Sequence[Buffer]) -> bool:
+        """Send a routed message of any number of frames. False as in `send`."""
+        return self._try([route, *frames])
+
+    def send_control(self, frames: Sequence[Buffer], *, keep: bool = True) -> None:
+        """Send a control message; with `keep` it waits its turn where the switchboard is not there."""
+        message = [b"", *frames]
+        if not self._outbox and self._try(message):
+            return
+        if keep:
+            self._outbox.append(message)
+
+    def _try(self, message: Sequence[Buffer]) -> bool:
+        last = len(message) - 1
+        try:
+            for index, frame in enumerate(message):
+                self._send(frame, _MORE if index < last else _NOBLOCK)
+        except zmq.Again:  # at the first frame or not at all
+            self._block()
+            return False
+        self._look_soon()
+        return True
+
+    def _look_soon(self) -> None:
+        if not self._look_pending:
+            self._look_pending = True
+            self._loop.call_soon(self._look_again)
+
+    def _block(self) -> None:
+        """Try again a little later, and whenever the descriptor wakes us."""
+        self._blocked = True
+        if self._retry is None:
+            self._retry = self._loop.call_later(RETRY_S, self._on_retry)
+
+    def _on_retry(self) -> None:
+        self._retry = None
+        self._unblock()
+        self._look_soon()
+
+    def _unblock(self) -> None:
+        if not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:
+            self._block()
+            return
+        self._blocked = False
+        while self._outbox:
+            message = self._outbox.popleft()
+            if not self._try(message):
+                self._outbox.appendleft(message)
+                return
+        self._receiver.on_writable()

@@ -1,0 +1,119 @@
+"""Processes as the system shows them: who they are, how they ended, what they hold."""
+
+import os
+import signal
+from pathlib import Path
+from typing import NamedTuple
+
+_PROC = Path("/proc")
+_START_TICKS = 22  # field of /proc/PID/stat, counted from 1
+
+
+class Identity(NamedTuple):
+    """Names one process for all time: a pid alone may be given out again, to the next boot's processes too."""
+
+    boot_id: str
+    pid: int
+    start_ticks: int
+
+
+def identity_of(pid: int) -> Identity:
+    """Raises ProcessLookupError where there is no such process."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError) as exc:
+        raise ProcessLookupError(f"no process {pid}") from exc
+    fields_after_name = stat.rpartition(")")[2].split()
+    return Identity(_boot_id(), pid, int(fields_after_name[_START_TICKS - 3]))
+
+
+def _boot_id() -> str:
+    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def pss_bytes(identity: Identity) -> int:
+    """The process's proportional share of memory: pages that several processes share are divided among them.
+
+    0 where the process has ended, or its pid belongs to another by now.
+    """
+    try:
+        rollup = (_PROC / str(identity.pid) / "smaps_rollup").read_text()
+        if identity_of(identity.pid) != identity:
+            return 0
+    except OSError:
+        return 0
+    for line in rollup.splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def how_it_ended(status: int) -> str:
+    """The status of waitpid, for people."""
+    if os.WIFSIGNALED(status):
+        return f"killed by {signal_name(os.WTERMSIG(status))}"
+    return f"exited with code {os.waitstatus_to_exitcode(status)}"
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def reap_by_pidfd(pidfd: int) -> int | None:
+    """The status of an ended child, in the form of waitpid; None where it is not our child, or has not ended."""
+    try:
+        info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    if info is None:
+        return None
+    return info.si_status << 8 if info.si_code == os.CLD_EXITED else info.si_status
+
+
+def kill_by_pidfd(pidfd: int) -> None:
+    """Kill the process that this is, and no other."""
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def kill_group(pid: int) -> None:
+    """Kill what an ended worker has started and left in its process group."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def children() -> list[int]:
+    """Pids of this process's children, those that it has adopted included."""
+    pids: list[int] = []
+    for task in (_PROC / "self/task").iterdir():
+        try:
+            pids += [int(pid) for pid in (task / "children").read_text().split()]
+        except FileNotFoundError:
+            continue
+    return pids
+
+
+def reap_adopted(known: set[int]) -> None:
+    """Reap ended children that nobody waits for. Living ones are left alone: a worker may have meant them to live."""
+    for pid in set(children()) - known:
+        try:
+            os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            continue
+
+
+def kill_adopted(known: set[int]) -> None:
+    """Kill and reap all children that are not known: at the kernel's own end, nothing may stay behind."""
+    for pid in set(children()) - known:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            continue

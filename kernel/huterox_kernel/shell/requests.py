@@ -1,0 +1,135 @@
+"""What comes over the link, told apart: calls for the lanes, orders for the core, questions about logs."""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from huterox_kernel.core.events import CloseOrdered, CreateOrdered, Event, RegistrationAnswered
+from huterox_kernel.core.records import text_of
+from huterox_kernel.shell.lanes import Lanes
+from huterox_kernel.shell.link import Link
+from huterox_kernel.shell.logs import Logs
+from huterox_wire.errors import Fault, HuteroxError, InvalidInput
+from huterox_wire.header import Buffer, Header
+from huterox_wire.kinds import Kind
+from huterox_wire.message import Message, decode, encode
+from huterox_wire.meta import AdminReplyMeta, decode_admin, encode_meta, meta_decoder
+from huterox_wire.nodes import ContainerEvent, LogArgs, decode_close, decode_create, decode_registered
+
+_log: Final = logging.getLogger("huterox.kernel")
+
+
+class _CreateHead(Struct):
+    """What of a CREATE can be understood even where its model cannot."""
+
+    container: int
+
+
+_decode_create_head = meta_decoder(_CreateHead)
+
+
+class Requests:
+    """Takes every message of the switchboard's. Nothing that comes ends the kernel."""
+
+    def __init__(self, link: Link, lanes: Lanes, logs: Logs, feed: Callable[[Event], None]) -> None:
+        self._link = link
+        self._lanes = lanes
+        self._logs = logs
+        self._feed = feed
+
+    def on_message(self, route: bytes, frame: memoryview) -> None:
+        """Hot path."""
+        try:
+            if not self._lanes.call(route, frame):
+                self._on_routed(route, decode([frame]))
+        except HuteroxError as exc:
+            self._on_malformed(exc)
+
+    def on_batch_end(self) -> None:
+        """Hot path."""
+        self._lanes.flush()
+
+    def on_writable(self) -> None:
+        self._lanes.resume()
+
+    def on_frames(self, route: bytes, frames: list[Buffer]) -> None:
+        try:
+            message = decode(frames)
+        except HuteroxError as exc:
+            self._on_malformed(exc)
+            return
+        if message.header.kind is Kind.CALL and message.tensors is not None:
+            self._lanes.call_split(route, message.header, message.meta, message.tensors)
+        else:
+            self._on_routed(route, message)
+
+    def _on_routed(self, route: bytes, message: Message) -> None:
+        header = message.header
+        if header.kind is Kind.CALL:
+            self._lanes.refuse_unready(route, header)
+        elif header.kind is Kind.CANCEL:
+            self._lanes.cancel(route, header)
+        elif header.kind is Kind.ADMIN:
+            self._on_admin(route, header, message.meta)
+        else:
+            self._lanes.answer(route, header, InvalidInput(f"a kernel takes no {header.kind.name} by a route"))
+
+    def _on_admin(self, route: bytes, header: Header, meta: Buffer) -> None:
+        try:
+            asked = decode_admin(meta)
+            if asked.verb != "logs":
+                raise InvalidInput(f"a kernel knows no verb {asked.verb!r}", known=["logs"])
+            result = self._read_log(asked.args)
+        except HuteroxError as exc:
+            self._lanes.answer(route, header, exc)
+            return
+        reply = encode(Kind.REPLY, header.request_id, header.handle, 0, encode_meta(AdminReplyMeta(result)))
+        self._link.send_frames(route, reply)
+
+    def _read_log(self, args: dict[str, object]) -> dict[str, object]:
+        try:
+            wanted = msgspec.convert(args, LogArgs)
+        except msgspec.ValidationError as exc:
+            raise InvalidInput(f"logs: {exc}", known=list(LogArgs.__struct_fields__)) from exc
+        try:
+            read = self._logs.read(wanted.container, wanted.offset, wanted.limit)
+        except OSError as exc:
+            raise Fault(f"the log cannot be read: {exc.strerror}") from exc
+        return {"container": text_of(wanted.container), "text": read.text, "next_offset": read.next_offset}
+
+    def on_control(self, frames: list[Buffer]) -> None:
+        try:
+            message = decode(frames)
+            self._on_order(message.header.kind, message.meta)
+        except HuteroxError as exc:
+            self._on_malformed(exc)
+
+    def _on_order(self, kind: Kind, meta: Buffer) -> None:
+        match kind:
+            case Kind.HEARTBEAT:  # our own, echoed
+                return
+            case Kind.REGISTER:
+                self._feed(RegistrationAnswered(decode_registered(meta)))
+            case Kind.CREATE:
+                self._on_create(meta)
+            case Kind.CLOSE:
+                self._feed(CloseOrdered(decode_close(meta)))
+            case _:
+                raise InvalidInput(f"a kernel takes no {kind.name}")
+
+    def _on_create(self, meta: Buffer) -> None:
+        """A model that cannot be understood is refused by name, so that nobody waits for it."""
+        try:
+            create = decode_create(meta)
+        except HuteroxError as exc:
+            container = _decode_create_head(meta).container
+            event = ContainerEvent(container=container, what="gone", cause="refused", reason=exc.message)
+            self._link.send_control(encode(Kind.EVENT, 0, 0, 0, encode_meta(event)))
+            return
+        self._feed(CreateOrdered(create))
+
+    def _on_malformed(self, error: HuteroxError) -> None:
+        _log.warning("dropped a message: %s", error.message)

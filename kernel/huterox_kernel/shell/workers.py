@@ -1,0 +1,220 @@
+"""The worker processes of a kernel: their control sockets, pidfds and ends."""
+
+import os
+import socket
+import time
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Callable
+from typing import Final
+
+from huterox_kernel.core.events import (
+    Event,
+    StartFailed,
+    WorkerBroken,
+    WorkerEnded,
+    WorkerFailed,
+    WorkerForked,
+    WorkerProgressed,
+)
+from huterox_kernel.core.records import text_of
+from huterox_kernel.shell import processes
+from huterox_kernel.shell.logs import Logs
+from huterox_kernel.shell.probes import oom_kill_count
+from huterox_kernel.shell.processes import Identity
+from huterox_kernel.shell.zygotes import Order, Zygotes
+from huterox_kernel.worker import control
+from huterox_kernel.worker.control import Close, ControlError, Decoder, Failed, Progress, Ready, Start, StartSent
+from huterox_shm.lane import LaneDescriptors
+from huterox_wire.nodes import ModelSpec
+
+_DECODE: Final = Decoder(control.FromWorker)
+_MESSAGES_MAX: Final = 64  # of one worker in one turn of the loop
+
+
+class Worker:
+    """One worker process, as the kernel holds it."""
+
+    __slots__ = ("container", "control", "exit_timer", "identity", "killed", "pid", "pidfd", "status")
+
+    def __init__(self, container: int, sock: socket.socket) -> None:
+        self.container = container
+        self.control = sock
+        self.pid = 0
+        self.pidfd = -1
+        self.identity: Identity | None = None
+        self.killed = False
+        self.status: int | None = None
+        self.exit_timer: TimerHandle | None = None
+
+
+class Workers:
+    """Starts, watches and ends worker processes; turns what it sees into events for the core.
+
+    Args:
+        feed: takes events.
+        on_ready: takes a worker that has loaded, and its timings; the event follows once it has been measured.
+        on_exit: called at once when a process has ended, before it is known how.
+    """
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        logs: Logs,
+        torch_threads: int,
+        exit_report_timeout_s: float,
+        feed: Callable[[Event], None],
+        on_ready: Callable[[Worker, dict[str, float]], None],
+        on_exit: Callable[[int], None],
+    ) -> None:
+        self._loop = loop
+        self._logs = logs
+        self._torch_threads = torch_threads
+        self._exit_report_timeout_s = exit_report_timeout_s
+        self._feed = feed
+        self._on_ready = on_ready
+        self._on_exit = on_exit
+        self._workers: dict[int, Worker] = {}
+        self._oom_kills = oom_kill_count()
+
+    def start(self, container: int, model: ModelSpec, lane: LaneDescriptors, zygotes: Zygotes) -> None:
+        """Order a process and leave in its socket what it is to serve. `lane` stays the giver's."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        worker = self._workers[container] = Worker(container, ours)
+        with theirs:
+            start_file = control.write_start(Start(container, model, self._torch_threads))
+            try:
+                control.send(worker.control, StartSent(), [start_file, *lane])
+            finally:
+                os.close(start_file)
+            log = self._logs.open(text_of(container))
+            order = Order(container, model.name, log, theirs.detach(), time.monotonic())
+        zygotes.order(model.interpreter, order)
+
+    def ask_to_close(self, container: int) -> None:
+        """Tell a worker to finish and end."""
+        worker = self._workers[container]
+        try:
+            control.send(worker.control, Close())
+        except OSError:  # it has ended, or reads nothing: its pidfd or its grace will tell
+            return
+
+    def kill(self, container: int, zygotes: Zygotes) -> None:
+        """Kill a worker, or take back the order for it."""
+        worker = self._workers.get(container)
+        if worker is None:
+            return
+        worker.killed = True
+        if worker.pidfd >= 0:
+            processes.kill_by_pidfd(worker.pidfd)
+        elif zygotes.withdraw(container):
+            self._feed(StartFailed(container, "given up before it had a process"))
+
+    def identities(self) -> dict[int, Identity]:
+        """Container -> process, of all that have one."""
+        return {w.container: w.identity for w in self._workers.values() if w.identity is not None}
+
+    def pids(self) -> set[int]:
+        return {worker.pid for worker in self._workers.values() if worker.pid}
+
+    def discard(self, container: int) -> None:
+        """Let go of all that was held for a worker that has ended."""
+        worker = self._workers.pop(container, None)
+        if worker is None:
+            return
+        self._stop_listening(worker)
+        worker.control.close()
+        if worker.pidfd >= 0:
+            os.close(worker.pidfd)
+        if worker.exit_timer is not None:
+            worker.exit_timer.cancel()
+
+    # What zygotes say.
+
+    def on_forked(self, container: int, pid: int, pidfd: int) -> None:
+        worker = self._workers.get(container)
+        if worker is None or worker.pidfd >= 0:
+            processes.kill_by_pidfd(pidfd)
+            os.close(pidfd)
+            return
+        worker.pid, worker.pidfd = pid, pidfd
+        try:
+            worker.identity = processes.identity_of(pid)
+        except ProcessLookupError:  # it has ended and been reaped; the pidfd will tell
+            worker.identity = None
+        self._loop.add_reader(pidfd, self._on_pidfd, worker)
+        self._loop.add_reader(worker.control.fileno(), self._on_control, worker)
+        self._feed(WorkerForked(container, pid))
+
+    def on_fork_failed(self, container: int, reason: str, traceback: str) -> None:
+        self._feed(StartFailed(container, reason, traceback))
+
+    def on_reaped(self, container: int, status: int) -> None:
+        worker = self._workers.get(container)
+        if worker is None:
+            return
+        worker.status = status
+        if worker.exit_timer is not None:
+            self._ended(worker)
+
+    # What workers say, and how they end.
+
+    def _on_control(self, worker: Worker) -> None:
+        try:
+            for _ in range(_MESSAGES_MAX):
+                packet = control.receive(worker.control, _DECODE)
+                if packet is None:
+                    self._loop.remove_reader(worker.control.fileno())
+                    return
+                message, descriptors = packet
+                control.close_all(descriptors)
+                self._dispatch(worker, message)
+        except BlockingIOError:
+            return
+        except (ControlError, OSError) as exc:
+            self._loop.remove_reader(worker.control.fileno())
+            self._feed(WorkerBroken(worker.container, f"its control socket: {exc}"))
+
+    def _dispatch(self, worker: Worker, message: control.FromWorker) -> None:
+        match message:
+            case Progress(stage=stage):
+                self._feed(WorkerProgressed(worker.container, stage))
+            case Ready(timings_s=timings_s):
+                self._on_ready(worker, timings_s)
+            case Failed(reason=reason, traceback=traceback):
+                self._feed(WorkerFailed(worker.container, reason, traceback))
+
+    def _on_pidfd(self, worker: Worker) -> None:
+        """The process has ended. Its last words and its status may still be on their way."""
+        self._loop.remove_reader(worker.pidfd)
+        self._on_control(worker)
+        processes.kill_group(worker.pid)
+        self._on_exit(worker.container)
+        if worker.status is None:
+            worker.status = processes.reap_by_pidfd(worker.pidfd)  # ours, if its zygote has ended
+        if worker.status is not None:
+            self._ended(worker)
+        else:
+            worker.exit_timer = self._loop.call_later(self._exit_report_timeout_s, self._ended, worker)
+
+    def _ended(self, worker: Worker) -> None:
+        if worker.exit_timer is not None:
+            worker.exit_timer.cancel()
+        if worker.status is None:
+            worker.status = processes.reap_by_pidfd(worker.pidfd)
+        self._feed(WorkerEnded(worker.container, self._how(worker)))
+
+    def _how(self, worker: Worker) -> str:
+        if worker.status is None:
+            return "ended together with its zygote"
+        how = processes.how_it_ended(worker.status)
+        kills = oom_kill_count()
+        if kills > self._oom_kills and how == "killed by SIGKILL" and not worker.killed:
+            how += " (the system was out of memory)"
+        self._oom_kills = kills
+        return how
+
+    def _stop_listening(self, worker: Worker) -> None:
+        if worker.pidfd >= 0:
+            self._loop.remove_reader(worker.pidfd)
+        self._loop.remove_reader(worker.control.fileno())

@@ -1,0 +1,177 @@
+"""What kernel, zygote and worker say to each other over socket pairs: one msgpack map per packet, tagged by type.
+
+Kernel and zygote: `ForkOrder` in; `ZygoteReady`, `Forked`, `ForkFailed`, `Ended` out. Kernel and worker: `StartSent`
+and `Close` in; `Progress`, `Ready`, `Failed` out. Descriptors travel beside the packet. A `Start` may be larger than a
+packet can be, so it comes as a file.
+"""
+
+import array
+import os
+import socket
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from huterox_wire.nodes import ModelSpec
+
+PACKET_NBYTES_MAX: Final = 64 * 1024
+TRACEBACK_NBYTES_MAX: Final = 16 * 1024
+REASON_NBYTES_MAX: Final = 1024
+DESCRIPTORS_MAX: Final = 8
+START_NBYTES_MAX: Final = 8 * 1024 * 1024
+
+
+class ForkOrder(Struct, tag=True):
+    """Beside it: the log file, the worker's end of its control socket. `sent_s` is of CLOCK_MONOTONIC."""
+
+    container: int
+    model: str
+    sent_s: float
+
+
+class ZygoteReady(Struct, tag=True):
+    """The zygote takes orders. `skipped` names what it does not preload, and why."""
+
+    modules: list[str]
+    skipped: dict[str, str]
+
+
+class Forked(Struct, tag=True):
+    """Beside it: a pidfd of the worker."""
+
+    container: int
+    pid: int
+
+
+class ForkFailed(Struct, tag=True):
+    container: int
+    reason: str
+
+
+class Ended(Struct, tag=True):
+    """A worker was reaped. `status` is that of waitpid."""
+
+    container: int
+    status: int
+
+
+class StartSent(Struct, tag=True):
+    """Beside it: a file with a `Start`; memfd, request doorbell and reply doorbell of the worker's lane."""
+
+
+class Start(Struct):
+    """What a worker is to serve."""
+
+    container: int
+    model: ModelSpec
+    torch_threads: int = 1
+
+
+class Close(Struct, tag=True):
+    """Finish what is in the lane, then end."""
+
+
+class Progress(Struct, tag=True):
+    stage: str  # import, load, warmup
+
+
+class Ready(Struct, tag=True):
+    timings_s: dict[str, float]
+
+
+class Failed(Struct, tag=True):
+    reason: str
+    traceback: str
+
+
+ToZygote = ForkOrder
+FromZygote = ZygoteReady | Forked | ForkFailed | Ended
+ToWorker = StartSent | Close
+FromWorker = Progress | Ready | Failed
+
+_INT = array.array("i")
+_ENCODE = msgspec.msgpack.Encoder().encode
+
+
+class ControlError(Exception):
+    """A packet that makes no sense: the peer cannot be worked with."""
+
+
+class Decoder:
+    """Decodes the packets of one direction."""
+
+    def __init__(self, kinds: Any) -> None:
+        self._decode = msgspec.msgpack.Decoder(kinds).decode
+
+    def __call__(self, packet: bytes) -> Any:
+        try:
+            return self._decode(packet)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+            raise ControlError(f"malformed packet: {exc}") from exc
+
+
+def send(sock: socket.socket, message: Struct, descriptors: list[int] | None = None) -> None:
+    """Send one packet. Raises OSError: the peer is gone, or does not take it now (BlockingIOError)."""
+    packet = _ENCODE(message)
+    if len(packet) > PACKET_NBYTES_MAX:
+        raise ControlError(f"a packet of {len(packet)} bytes; at most {PACKET_NBYTES_MAX}")
+    if descriptors:
+        socket.send_fds(sock, [packet], descriptors)
+    else:
+        sock.send(packet)
+
+
+def receive(sock: socket.socket, decode: Decoder) -> tuple[Any, list[int]] | None:
+    """One packet and what came beside it; None when the peer has closed. Descriptors do not outlive an exec.
+
+    Raises:
+        BlockingIOError: nothing is there.
+        ControlError: the packet makes no sense.
+    """
+    # Not socket.recv_fds: in 3.11 it forgets its flags, and with them close-on-exec.
+    space = socket.CMSG_SPACE(DESCRIPTORS_MAX * _INT.itemsize)
+    packet, ancillary, flags, _ = sock.recvmsg(PACKET_NBYTES_MAX, space, socket.MSG_CMSG_CLOEXEC)
+    descriptors = [descriptor for item in ancillary for descriptor in _descriptors_in(*item)]
+    if not packet and not descriptors:
+        return None
+    try:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise ControlError("a packet was cut off")
+        return decode(packet), descriptors
+    except ControlError:
+        close_all(descriptors)
+        raise
+
+
+def _descriptors_in(level: int, kind: int, data: bytes) -> list[int]:
+    if level != socket.SOL_SOCKET or kind != socket.SCM_RIGHTS:
+        return []
+    descriptors = array.array("i")
+    descriptors.frombytes(data[: len(data) - len(data) % _INT.itemsize])
+    return descriptors.tolist()
+
+
+def close_all(descriptors: list[int]) -> None:
+    """Close what was received and is not wanted."""
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def write_start(start: Start) -> int:
+    """A file descriptor that holds `start`; the caller sends and closes it."""
+    descriptor = os.memfd_create("huterox-start", os.MFD_CLOEXEC)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(_ENCODE(start))
+    return descriptor
+
+
+def read_start(descriptor: int) -> Start:
+    """The `Start` in a file that `write_start` made. Closes it. Raises ControlError."""
+    with open(descriptor, "rb") as file:
+        file.seek(0)
+        data = file.read(START_NBYTES_MAX)
+    try:
+        return msgspec.msgpack.decode(data, type=Start)
+    except msgspec.MsgspecError as exc:
+        raise ControlError(f"malformed start: {exc}") from exc

@@ -1,0 +1,61 @@
+"""From a fresh fork to a worker: cut the ties to the zygote, take the log as output, become a process of its own."""
+
+import faulthandler
+import fcntl
+import gc
+import os
+import random
+import signal
+import sys
+import time
+from typing import Final
+
+from huterox_kernel.prctl import die_with_parent, set_process_name
+from huterox_kernel.worker.control import ForkOrder
+from huterox_kernel.worker.loop import serve
+
+CONTROL_DESCRIPTOR: Final = 3
+
+
+def become_worker(order: ForkOrder, control: int, log: int, zygote_pid: int) -> int:
+    """Set this process up and serve until told to end. Returns the exit code."""
+    die_with_parent(zygote_pid)
+    fork_s = time.monotonic() - order.sent_s
+    os.setpgid(0, 0)  # what the model starts can be ended with it
+    _arrange_descriptors(control, log)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    set_process_name(f"hx:{order.model}")
+    faulthandler.enable(2)
+    _reseed()
+    gc.enable()
+    return serve(CONTROL_DESCRIPTOR, fork_s)
+
+
+def _arrange_descriptors(control: int, log: int) -> None:
+    """0 is empty, 1 and 2 are the log, 3 is the control socket; everything else is closed."""
+    control, log = _above(control), _above(log)
+    null = _above(os.open(os.devnull, os.O_RDONLY))
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.dup2(control, CONTROL_DESCRIPTOR, inheritable=False)
+    os.closerange(CONTROL_DESCRIPTOR + 1, os.sysconf("SC_OPEN_MAX"))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _above(descriptor: int) -> int:
+    """The same open file under a number that `dup2` will not overwrite."""
+    if descriptor > CONTROL_DESCRIPTOR:
+        return descriptor
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, CONTROL_DESCRIPTOR + 1)
+
+
+def _reseed() -> None:
+    """Or every worker of one zygote would draw the same random numbers."""
+    random.seed()
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.default_generator.seed()

@@ -1,0 +1,107 @@
+"""What every runtime gives to the worker: a loaded model whose methods are called by name."""
+
+from collections.abc import Callable, Container, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from huterox_wire.errors import InvalidInput, NotFound
+from huterox_wire.nodes import ModelSpec
+
+Announce = Callable[[str], None]
+"""Told which stage begins: import, load, warmup."""
+
+
+class LoadError(Exception):
+    """The model cannot be loaded, for a reason that needs no traceback of ours."""
+
+
+class Method(Protocol):
+    """One method of a model.
+
+    `torch_inputs` says under which names arrays are given as torch tensors.
+    """
+
+    name: str
+    torch_inputs: Container[str]
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise InvalidInput unless the method can be called with inputs of just these names."""
+
+    def __call__(self, values: dict[str, Any]) -> Any:
+        """Call the model."""
+
+
+class Model(Protocol):
+    """A loaded model."""
+
+    def method(self, name: str) -> Method:
+        """Raises NotFound, naming what there is."""
+
+
+class Everything:
+    """Holds every name."""
+
+    def __contains__(self, _name: object) -> bool:
+        return True
+
+
+def unknown_method(name: str, known: Iterable[str]) -> NotFound:
+    """The error for a method that a model does not have."""
+    names = sorted(known)
+    return NotFound(f"the model has no method {name!r}; it has {', '.join(names) or 'none'}", method=name, known=names)
+
+
+def check_names(
+    method: str, names: Iterable[str], required: Iterable[str], optional: Iterable[str], takes_any: bool = False
+) -> None:
+    """Raise InvalidInput where a name is missing or is not known, saying what the method takes."""
+    given = set(names)
+    required = list(required)
+    missing = [name for name in required if name not in given]
+    unknown = [] if takes_any else sorted(given - set(required) - set(optional))
+    if not missing and not unknown:
+        return
+    takes = [*(f"{name} (required)" for name in required), *optional]
+    faults = [f"no input {name!r} was given" for name in missing] + [f"{name!r} is not known" for name in unknown]
+    raise InvalidInput(
+        f"{method}(): {'; '.join(faults)}; it takes {', '.join(takes) or 'no inputs'}",
+        missing=missing,
+        unknown=unknown,
+        required=required,
+        optional=list(optional),
+    )
+
+
+def path_of(spec: ModelSpec, text: str) -> Path:
+    """A file that the model file names, relative to the directory of the model file.
+
+    Raises:
+        LoadError: there is no such file.
+    """
+    path = Path(spec.source_dir, text).expanduser()
+    if not path.is_file():
+        raise LoadError(f"no such file: {path}")
+    return path
+
+
+def pick_device(spec: ModelSpec) -> str:
+    """The device that the model is to use: "cpu" or "cuda".
+
+    Raises:
+        LoadError: it needs CUDA and there is none.
+    """
+    if spec.device == "cpu":
+        return "cpu"
+    # torch takes seconds to import: ask the driver's device node first.
+    available = Path("/dev/nvidiactl").exists() and _cuda_is_available()
+    if spec.device == "cuda" and not available:
+        raise LoadError("the model needs a CUDA device; this node has none that works")
+    return "cuda" if available else "cpu"
+
+
+def _cuda_is_available() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())

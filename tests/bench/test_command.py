@@ -1,0 +1,165 @@
+"""The command itself: what it prints, and what it leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+import huterox
+from huterox_bench.__main__ import main
+from huterox_bench.routed.node import start_node
+
+WAIT_S = 60.0
+KEYS = {
+    *("name", "window", "nbytes", "calls_per_s", "p50_us", "p99_us"),
+    *("ratio_to_eventfd_rtt", "ratio_to_zmq_proxy", "slices", "seconds"),
+}
+SHAPES = [(1, 1024), (64, 1024), (1, 4_915_200), (4, 4_915_200)]
+COMMAND = [sys.executable, "-m", "huterox_bench"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "suite"),
+        (["sprint"], "invalid choice: 'sprint'"),
+        (["limits", "--seconds", "0"], "not above 0"),
+        (["limits", "--seconds", "soon"], "invalid"),
+        (["limits", "--seconds", "nan"], "not above 0"),
+        (["limits", "--slices", "0"], "not from 1 to 1000"),
+        (["limits", "-o", "xml"], "invalid choice"),
+    ],
+)
+def test_a_command_line_that_cannot_be_is_refused(
+    arguments: Sequence[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refusal:
+        main(arguments)
+    assert refusal.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def bench(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=WAIT_S, check=False)
+
+
+@pytest.mark.system
+def test_limits_print_one_json_object_a_row() -> None:
+    done = bench("limits", "--seconds", "0.1", "--slices", "2", "-o", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["name"], row["window"], row["nbytes"]) for row in rows] == [
+        ("eventfd_rtt", 1, 8),
+        *(("zmq_proxy", *shape) for shape in SHAPES),
+    ]
+    assert all(set(row) >= KEYS for row in rows)
+    assert [row["ratio_to_zmq_proxy"] for row in rows] == [None, 1, 1, 1, 1]
+    assert rows[0]["ratio_to_eventfd_rtt"] == 1
+    assert all(row["slices"] == 2 and row["calls_per_s"] > 0 and row["p50_us"] <= row["p99_us"] for row in rows)
+
+
+@pytest.mark.system
+def test_limits_print_a_table_for_people() -> None:
+    done = bench("limits", "--seconds", "0.05", "--slices", "1")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0].split()[:2] == ["name", "window"]
+    assert len(done.stdout.splitlines()) == 6
+
+
+@pytest.mark.system
+def test_a_switchboard_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    done = bench("routed", "--endpoint", f"ipc://{tmp_path}/nobody.ipc")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("huterox bench: no switchboard answers at ipc://")
+
+
+def wait_for_helpers(process: "subprocess.Popen[bytes]", count: int) -> list[psutil.Process]:
+    """The helpers of a running bench, once they are all there."""
+    until_s = time.monotonic() + WAIT_S
+    while time.monotonic() < until_s:
+        helpers = psutil.Process(process.pid).children(recursive=True)
+        if len(helpers) >= count:
+            return helpers
+        time.sleep(0.02)
+    raise AssertionError("the helpers did not start")
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    ("signal_number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)],
+    ids=["ctrl-c", "term", "kill"],
+)
+def test_no_helper_is_left_when_the_bench_is_ended(signal_number: signal.Signals, status: int) -> None:
+    with subprocess.Popen([*COMMAND, "limits", "--seconds", "600"], stderr=subprocess.PIPE) as process:
+        helpers = wait_for_helpers(process, 3)
+        os.kill(process.pid, signal_number)
+        assert process.wait(WAIT_S) == status
+        assert process.stderr is not None
+        assert status < 0 or process.stderr.read() == b"huterox bench: interrupted\n"
+    _, alive = psutil.wait_procs(helpers, timeout=WAIT_S)
+    assert alive == []
+
+
+@pytest.mark.system
+def test_routed_starts_its_own_node_and_prints_its_rows_beside_the_limits(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "routed", "--seconds", "0.2", "--slices", "2", "-o", "json"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert all(set(row) >= KEYS for row in rows)
+    assert [(row["name"], (row["window"], row["nbytes"])) for row in rows] == [
+        ("eventfd_rtt", (1, 8)),
+        *((name, shape) for shape in SHAPES for name in ("zmq_proxy", "routed")),
+    ]
+    for row in rows:
+        if row["name"] == "routed":
+            assert row["ratio_to_eventfd_rtt"] > 0
+            assert row["ratio_to_zmq_proxy"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    ("signal_number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["ctrl-c", "kill"]
+)
+def test_no_node_is_left_when_the_bench_is_ended(signal_number: signal.Signals, status: int, tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([*COMMAND, "routed", "--seconds", "600"], env=environment) as process:
+        helpers = wait_for_helpers(process, 7)  # the limits' three; huterox up, switchboard, kernel, zygote
+        os.kill(process.pid, signal_number)
+        assert process.wait(WAIT_S) == status
+    _, alive = psutil.wait_procs(helpers, timeout=WAIT_S)
+    assert alive == []
+
+
+@pytest.mark.system
+def test_report_measures_every_suite_on_a_given_switchboard_and_leaves_it_as_it_was(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        endpoint = start_node(stack)
+        done = bench("report", "--endpoint", endpoint, "--seconds", "0.1", "--slices", "1", "--results", str(tmp_path))
+        assert (done.returncode, done.stderr) == (0, "")
+        with huterox.connect(endpoint) as client:
+            assert client.services() == client.models() == []
+    text, data = sorted(map(Path, done.stdout.split()), key=lambda path: path.suffix, reverse=True)
+    document = json.loads(data.read_text(encoding="utf-8"))
+    assert {name: len(rows) for name, rows in document["suites"].items()} == {"limits": 5, "routed": 9}
+    assert document["command"].startswith("python -m huterox_bench report --endpoint")
+    assert document["machine"]["cores"] >= 1
+    assert "## routed" in text.read_text(encoding="utf-8")

@@ -1,0 +1,189 @@
+"""A switchboard double: a ROUTER in a thread that speaks the wire and misbehaves on demand."""
+
+import heapq
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import zmq
+
+import huterox
+from huterox_wire import errors
+from huterox_wire.kinds import Kind
+from huterox_wire.message import Message, decode, encode, slice_tensors
+from huterox_wire.meta import (
+    AdminReplyMeta,
+    OpenedMeta,
+    ReplyMeta,
+    decode_admin,
+    decode_call,
+    decode_open,
+    encode_meta,
+    error_meta,
+)
+from huterox_wire.payload import join_values, split_values
+
+WAIT_S = 10.0
+
+
+class Double:
+    """Answers CALLs by their method's name: see the `_do_...` methods. `received` tells what came, in order."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.received: queue.Queue[tuple[Kind, Any]] = queue.Queue()
+        self.handles: dict[str, int] = {"echo": 1 << 32 | 1}
+        self.results: dict[str, Callable[[dict[str, Any]], Any]] = {"status": lambda args: {"nodes_ready": 1}}
+        self.mute = False
+        self._later: list[tuple[float, int, list[Any]]] = []
+        self._gathered: list[list[Any]] = []
+        self._count = 0
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.linger = 0
+        self._socket.sndhwm = self._socket.rcvhwm = 0
+        self._socket.bind(endpoint)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="double", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(WAIT_S)
+        self._socket.close(0)
+        self._context.term()
+
+    def expect(self, kind: Kind) -> Any:
+        """The next received message of this kind."""
+        deadline_s = time.monotonic() + WAIT_S
+        while True:
+            got, message = self.received.get(timeout=max(0.0, deadline_s - time.monotonic()))
+            if got == kind:
+                return message
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            wait_ms = 20 if not self._later else max(0, min(20, (self._later[0][0] - time.monotonic()) * 1e3))
+            if self._socket.poll(wait_ms):
+                identity, *frames = self._socket.recv_multipart()
+                self._take(identity, decode(frames))
+            while self._later and self._later[0][0] <= time.monotonic():
+                self._socket.send_multipart(heapq.heappop(self._later)[2])
+
+    def _take(self, identity: bytes, message: Message) -> None:
+        kind, request_id = message.header.kind, message.header.request_id
+        self.received.put((kind, message))
+        if self.mute or kind is Kind.CANCEL:
+            return
+        try:
+            if kind is Kind.OPEN:
+                opened = decode_open(message.meta)
+                self._answer(identity, Kind.REPLY, request_id, encode_meta(self._open(opened.service, opened.tenant)))
+            elif kind is Kind.ADMIN:
+                admin = decode_admin(message.meta)
+                if admin.verb not in self.results:
+                    raise errors.InvalidInput(f"unknown verb {admin.verb}")
+                result = AdminReplyMeta(self.results[admin.verb](admin.args))
+                self._answer(identity, Kind.REPLY, request_id, encode_meta(result))
+            else:
+                self._call(identity, message)
+        except errors.HuteroxError as error:
+            self._answer(identity, Kind.ERROR, request_id, error_meta(error))
+
+    def _open(self, service: str, tenant: str) -> OpenedMeta:
+        if service not in self.handles:
+            raise errors.NotFound(f"no service {service!r}")
+        return OpenedMeta(self.handles[service], service, tenant or "default", "model", "shared")
+
+    def _call(self, identity: bytes, message: Message) -> None:
+        if message.header.handle not in self.handles.values():
+            raise errors.NotFound(f"no service with handle {message.header.handle}")
+        meta = decode_call(message.meta)
+        tensors = slice_tensors(message, [spec.nbytes for spec in meta.tensors])
+        values = join_values(dict(meta.params), meta.tensors, tensors)
+        getattr(self, f"_do_{meta.method}")(identity, message.header.request_id, values)
+
+    def _answer(self, identity: bytes, kind: Kind, request_id: int, meta: bytes, tensors: Any = ()) -> None:
+        self._socket.send_multipart([identity, *encode(kind, request_id, 0, 0, meta, tensors)])
+
+    def _frames(self, identity: bytes, kind: Kind, request_id: int, values: dict[str, Any]) -> list[Any]:
+        params, specs, buffers = split_values(values)
+        return [identity, *encode(kind, request_id, 0, 0, encode_meta(ReplyMeta(params, specs)), buffers)]
+
+    def _do_predict(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
+        self._socket.send_multipart(self._frames(identity, Kind.REPLY, request_id, values))
+
+    def _do_later(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
+        """The same after `seconds`."""
+        self._count += 1
+        due = time.monotonic() + values["seconds"]
+        heapq.heappush(self._later, (due, self._count, self._frames(identity, Kind.REPLY, request_id, values)))
+
+    def _do_gather(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
+        """Nothing until `count` calls have come, then all answers, the last first."""
+        self._gathered.append(self._frames(identity, Kind.REPLY, request_id, values))
+        if len(self._gathered) == values["count"]:
+            while self._gathered:
+                self._socket.send_multipart(self._gathered.pop())
+
+    def _do_fail(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
+        raise errors.ModelError("ValueError: no such luck", traceback="Traceback ...\nValueError: no such luck\n")
+
+    def _do_refuse(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
+        raise errors.Busy("full", retry_after_s=0.5)
+
+    def _do_silent(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
+        pass
+
+    def _do_parts(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
+        """`count` parts, then the end: well, with a value of its own, or with an error."""
+        for index in range(values["count"]):
+            self._socket.send_multipart(
+                self._frames(identity, Kind.PART, request_id, {"index": index, **values.get("each", {})})
+            )
+        if values.get("fail"):
+            raise errors.ModelError("ValueError: in the middle")
+        self._socket.send_multipart(self._frames(identity, Kind.REPLY, request_id, values.get("last", {})))
+
+    def _do_hang(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
+        """One part, and no end."""
+        self._socket.send_multipart(self._frames(identity, Kind.PART, request_id, {"index": 0}))
+
+    def _do_garbage(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
+        """Noise of every kind, then the answer."""
+        reply = self._frames(identity, Kind.REPLY, request_id, values)
+        for noise in ([b""], [b"x" * 39], [b"\xff" * 64], [b"", b"", b""], [reply[1][:8] + b"\xee" * 32]):
+            self._socket.send_multipart([identity, *noise])
+        self._socket.send_multipart(self._frames(identity, Kind.REPLY, request_id + 10**6, values))
+        self._socket.send_multipart(self._frames(identity, Kind.PART, request_id, values))
+        self._socket.send_multipart(reply)
+
+    def _do_malformed(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
+        kind = Kind.ERROR if values.get("error") else Kind.REPLY
+        self._answer(identity, kind, request_id, b"\xc1 no msgpack")
+
+
+@pytest.fixture
+def double(tmp_path: Any) -> Iterator[Double]:
+    double = Double(f"ipc://{tmp_path}/d.ipc")
+    yield double
+    double.close()
+
+
+@pytest.fixture
+def make_double() -> type[Double]:
+    return Double
+
+
+@pytest.fixture
+def client(double: Double) -> Iterator[huterox.Client]:
+    with huterox.connect(double.endpoint, timeout=WAIT_S) as client:
+        yield client
+
+
+@pytest.fixture
+def service(client: huterox.Client) -> huterox.Service:
+    return client.service("echo")

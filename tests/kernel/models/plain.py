@@ -1,0 +1,134 @@
+"""Models for the kernel's tests: what a user would write, and what a user would get wrong."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class Echo:
+    """Gives back what it is given."""
+
+    def __init__(self, device: str, offset: int = 0) -> None:
+        self.device = device
+        self.offset = offset
+        self.kept: list[Any] = []
+
+    def predict(self, x: np.ndarray) -> dict[str, Any]:
+        return {"x": x, "device": self.device}
+
+    def anything(self, **values: Any) -> dict[str, Any]:
+        return values
+
+    def plus(self, x: np.ndarray, by: int = 1) -> np.ndarray:
+        return x + (by + self.offset)
+
+    def writable(self, x: np.ndarray) -> bool:
+        return x.flags.writeable
+
+    def keep(self, x: np.ndarray) -> int:
+        self.kept.append(x[:1])
+        return len(self.kept)
+
+    def forget(self) -> float:
+        total = float(sum(float(x[0]) for x in self.kept))
+        self.kept.clear()
+        return total
+
+    def zeros(self, nbytes: int) -> np.ndarray:
+        return np.zeros(nbytes, np.uint8)
+
+    def where(self) -> str:
+        return str(Path.cwd())
+
+    def random(self) -> float:
+        return float(np.random.random())
+
+    def say(self, text: str, count: int = 1) -> None:
+        for _ in range(count):
+            print(text)  # noqa: T201 - it is the container's log that is tested
+
+
+class Slow:
+    """Takes its time."""
+
+    def predict(self, seconds: float = 0.1) -> float:
+        time.sleep(seconds)
+        return seconds
+
+    def count(self, parts: int, seconds: float = 0.0) -> Iterator[dict[str, int]]:
+        for index in range(parts):
+            time.sleep(seconds)
+            yield {"index": index}
+
+    def blocks(self, parts: int, nbytes: int) -> Iterator[np.ndarray]:
+        for index in range(parts):
+            yield np.full(nbytes, index % 256, np.uint8)
+
+    def fail_midway(self, parts: int) -> Iterator[int]:
+        yield from range(parts)
+        raise RuntimeError("the well ran dry")
+
+
+class Faulty:
+    """Raises, in every way that there is."""
+
+    def predict(self, x: Any = None) -> None:
+        raise ValueError("no good")
+
+    def exits(self) -> None:
+        raise SystemExit(3)
+
+    def interrupts(self) -> None:
+        raise KeyboardInterrupt
+
+    def exhausts(self) -> None:
+        raise MemoryError("pretended")
+
+    def recurses(self) -> None:
+        self.recurses()
+
+    def gives_objects(self) -> np.ndarray:
+        return np.array([object()])
+
+    def gives_nested_arrays(self) -> list[np.ndarray]:
+        return [np.zeros(1)]
+
+    def gives_odd_names(self) -> dict[Any, Any]:
+        return {1: np.zeros(1)}
+
+    async def awaits(self) -> int:
+        return 1
+
+    def dies(self) -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    def leaves(self) -> None:
+        os._exit(7)
+
+
+class NoLoad:
+    def __init__(self) -> None:
+        raise RuntimeError("weights are missing")
+
+
+class NeverLoads:
+    def __init__(self) -> None:
+        time.sleep(60)
+
+
+class Warm:
+    """Ready only after its warm-up."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def warmup(self) -> None:
+        self.calls += 1
+
+    def predict(self) -> int:
+        return self.calls
