@@ -51,7 +51,7 @@ class Node:
         shown = 0
         while True:
             ended = self._process.poll()
-            lines = self._log.read_text(errors="replace").splitlines()
+            lines = self._log.read_text(errors="replace").split("\n")[:-1]  # the last may not be complete yet
             for line in lines[shown:]:
                 if line.strip() == "ready":
                     return

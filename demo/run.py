@@ -217,7 +217,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("the demo was stopped; nothing is left running", file=sys.stderr)
         return 130
-    except (DemoFailed, huterox.HuteroxError, OSError, subprocess.TimeoutExpired) as error:
+    except (DemoFailed, huterox.HuteroxError, OSError, LookupError, ValueError, subprocess.TimeoutExpired) as error:
         print(f"the demo failed: {type(error).__name__}: {error}", file=sys.stderr)
         if isinstance(error, huterox.HuteroxError) and "traceback" in error.details:
             print(error.details["traceback"], file=sys.stderr)

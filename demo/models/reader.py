@@ -1,11 +1,16 @@
 """Reads the text in a picture: PP-OCR's detector and recogniser on onnxruntime, as the package rapidocr ships them."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+
+# Read when onnxruntime is imported: it would report to its maker otherwise, and leave files in the temporary folder.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 from rapidocr import RapidOCR
 
 

@@ -1,6 +1,7 @@
 """The whole demo, as a newcomer runs it: its answers, its end, and what it leaves behind."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -93,12 +94,13 @@ def test_demo_gives_right_answers_evicts_and_leaves_nothing_running(demo_folder,
         "> A kitten naps on the couch.",
         "> Region-based segmentation",
         "> YAMAHA",
-        "evicted: vad",
-        "evicted: embedder",
+        "hit, the model was resident",
         "lru victim",
+        "huterox ps",
         "done: every answer was checked",
     ):
         assert line in said
+    assert len(re.findall(r"^ *\[.*\] +evict ", said, re.MULTILINE)) == 2
     for picture in pictures:
         with Image.open(picture) as image:
             assert image.width > 900

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -65,3 +68,15 @@ def test_weights_come_from_the_package(reader_module, monkeypatch):
 
     monkeypatch.setattr(requests, "get", refuse)
     reader_module.Reader().warmup()
+
+
+def test_nothing_is_reported_to_the_maker_of_the_runtime(demo_folder, tmp_path):
+    """Its telemetry keeps a session file in the temporary folder from the moment of its import."""
+    subprocess.run(
+        [sys.executable, "-c", "import reader; reader.Reader()"],
+        cwd=demo_folder / "models",
+        env={**os.environ, "TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
+        check=True,
+        timeout=60,
+    )
+    assert list(tmp_path.iterdir()) == []
