@@ -3,7 +3,7 @@
 from collections import deque
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from huterox_bench.loads import LARGE_NBYTES, SHAPES, SMALL_NBYTES, SliceLimit, slide
@@ -26,7 +26,6 @@ class Recorder:
         self.taken.append(index)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 70), st.integers(1, 300))
 def test_the_window_is_kept_full_and_every_call_is_taken_in_order(window: int, calls_max: int) -> None:
     recorder = Recorder()

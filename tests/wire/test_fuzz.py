@@ -107,13 +107,13 @@ def test_mutated_metas_of_every_type_are_taken_or_refused(seed: int) -> None:
                 pass
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(st.binary(max_size=200), max_size=5))
 def test_random_frames_are_refused(frames: list[bytes]) -> None:
     receive(frames)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.binary(max_size=300), st.booleans(), st.integers(0, 3), st.lists(st.binary(max_size=50), max_size=3))
 def test_random_metas_behind_a_good_header_are_taken_or_refused(
     data: bytes, packed: bool, count: int, tensors: list[bytes]
@@ -143,7 +143,7 @@ def packable(value: object) -> bytes:
         return b"\xc1"
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(JSON_LIKE, JSON_LIKE, JSON_LIKE, JSON_LIKE)
 def test_metas_of_the_right_names_and_wrong_values_are_taken_or_refused(
     method: object, params: object, tensors: object, trace: object
@@ -166,7 +166,7 @@ SPECS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(SPECS, st.lists(st.binary(max_size=40), max_size=4), st.booleans())
 def test_tensors_of_any_description_are_taken_or_refused(
     specs: list[tuple[str, str, list[int]]], tensors: list[bytes], packed: bool

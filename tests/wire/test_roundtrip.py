@@ -81,7 +81,7 @@ def little(value: Any) -> Any:
     return value.astype(value.dtype.newbyteorder("<"), copy=False) if isinstance(value, np.ndarray) else value
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(VALUES)
 def test_any_values_arrive_in_every_form(values: dict[str, Any]) -> None:
     params, specs, buffers = split_values(values)
@@ -95,7 +95,7 @@ def test_any_values_arrive_in_every_form(values: dict[str, Any]) -> None:
         assert same(received(frames), expected)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(arrays(), st.integers(1, 5))
 def test_packed_tensors_are_aligned_in_aligned_memory(array: np.ndarray[Any, Any], count: int) -> None:
     _, specs, buffers = split_values({f"t{i}": array for i in range(count)})
@@ -109,7 +109,6 @@ def test_packed_tensors_are_aligned_in_aligned_memory(array: np.ndarray[Any, Any
         assert not len(tensor) or np.frombuffer(tensor, np.uint8).ctypes.data % 64 == 0
 
 
-@settings(deadline=None)
 @given(st.integers(1, DEPTH_MAX - 1), SCALARS)
 def test_lists_of_every_depth_arrive(depth: int, value: Any) -> None:
     for _ in range(depth):
