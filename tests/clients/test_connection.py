@@ -1,11 +1,10 @@
 """The sync shell against a switchboard double: real sockets, real threads."""
 
-import gc
 import os
 import signal
 import threading
 import time
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -37,17 +36,6 @@ def test_arrays_of_any_size_come_back_read_only_and_equal(service, nbytes):
 
 def test_inputs_may_have_the_names_of_our_own_parameters(service):
     assert service(self=1, timeout=2, method="m") == {"self": 1, "timeout": 2, "method": "m"}
-
-
-def test_submitted_inputs_may_change_at_once(client, double):
-    service = client.service("echo")
-    array = np.zeros(200_000, np.uint8)
-    futures = []
-    for index in range(20):
-        array[:] = index
-        futures.append(service.submit(x=array))
-    for index, future in enumerate(futures):
-        assert set(future.result(WAIT_S)["x"].tolist()) == {index}
 
 
 def test_many_threads_never_get_each_others_answers(service):
@@ -96,80 +84,6 @@ def test_a_thread_waits_for_its_own_call_while_another_ones_takes_longer(service
         assert slow.result(WAIT_S) == {"seconds": 0.5}
 
 
-def test_two_threads_may_wait_for_one_future(service):
-    future = service.submit("later", seconds=0.1)
-    with ThreadPoolExecutor(3) as pool:
-        results = [pool.submit(future.result, WAIT_S) for _ in range(3)]
-        assert [result.result(WAIT_S) for result in results] == [{"seconds": 0.1}] * 3
-
-
-def test_futures_finish_by_themselves_when_nobody_waits_in_result(service):
-    done = threading.Event()
-    future = service.submit("later", seconds=0.05)
-    future.add_done_callback(lambda _: done.set())
-    assert done.wait(WAIT_S)
-    assert future.result(0) == {"seconds": 0.05}
-
-
-def test_futures_work_with_the_standard_wait_and_as_completed(service):
-    futures = [service.submit("later", seconds=index / 100, index=index) for index in range(10)]
-    assert [future.result()["index"] for future in as_completed(futures, WAIT_S)] == list(range(10))
-    done, pending = wait([service.submit(x=1) for _ in range(10)], WAIT_S)
-    assert (len(done), len(pending)) == (10, 0)
-
-
-def test_a_callback_may_call_wait_and_submit(service):
-    results: list[object] = []
-    done = threading.Event()
-
-    def second(future) -> None:
-        results.append(service(x=2))
-        results.append(service.submit(x=3).result(WAIT_S))
-        service.submit(x=4).add_done_callback(third)
-
-    def third(future) -> None:
-        results.append(future.result())
-        done.set()
-
-    service.submit(x=1).add_done_callback(second)
-    assert done.wait(WAIT_S)
-    assert results == [{"x": 2}, {"x": 3}, {"x": 4}]
-
-
-def test_a_chain_of_callbacks_does_not_deepen_the_stack(service):
-    done = threading.Event()
-    left = [3000]
-
-    def again(future) -> None:
-        left[0] -= 1
-        if left[0]:
-            service.submit(x=left[0]).add_done_callback(again)
-        else:
-            done.set()
-
-    again(None)
-    assert done.wait(60)
-
-
-def test_a_callback_may_wait_for_a_future_that_came_with_its_own(service):
-    order: list[int] = []
-    futures = [service.submit("gather", count=8, index=index) for index in range(7)]
-    for index, future in enumerate(futures):
-        partner = futures[(index + 1) % 7]
-        future.add_done_callback(lambda _, partner=partner: order.append(partner.result(WAIT_S)["index"]))
-    service.call("gather", count=8, index=7)
-    wait(futures, WAIT_S)
-    assert sorted(order) == list(range(7))
-
-
-def test_a_raising_callback_harms_nobody(service, caplog):
-    future = service.submit(x=1)
-    future.add_done_callback(lambda _: 1 / 0)
-    assert future.result(WAIT_S) == {"x": 1}
-    assert service(x=2) == {"x": 2}
-    assert "ZeroDivisionError" in caplog.text
-
-
 def test_a_models_error_comes_with_its_traceback(service):
     with pytest.raises(huterox.ModelError, match="no such luck") as caught:
         service.call("fail")
@@ -188,15 +102,6 @@ def test_a_silent_switchboard_ends_in_deadline_exceeded_and_a_cancel(service, do
     assert double.expect(Kind.CANCEL).header.request_id == call.header.request_id
 
 
-def test_an_unattended_future_ends_at_its_deadline_too(service, double):
-    done = threading.Event()
-    future = service.submit("silent", timeout=0.2)
-    future.add_done_callback(lambda _: done.set())
-    assert done.wait(WAIT_S)
-    assert isinstance(future.exception(0), huterox.DeadlineExceeded)
-    double.expect(Kind.CANCEL)
-
-
 def test_a_short_deadline_holds_while_another_thread_waits_longer(service):
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(service.call, "later", seconds=1.0)
@@ -212,42 +117,6 @@ def test_a_late_answer_disturbs_nobody(service):
         service.call("later", seconds=0.5, timeout=0.05)
     assert service.call("later", seconds=0.6) == {"seconds": 0.6}
     assert service(x=1) == {"x": 1}
-
-
-def test_waiting_for_a_result_with_a_timeout_leaves_the_call_alone(service):
-    future = service.submit("later", seconds=0.3)
-    with pytest.raises(TimeoutError):
-        future.result(0.01)
-    with pytest.raises(TimeoutError):
-        future.exception(0)
-    assert future.result(WAIT_S) == {"seconds": 0.3}
-
-
-def test_a_cancelled_future_tells_the_switchboard(service, double):
-    future = service.submit("silent")
-    call = double.expect(Kind.CALL)
-    assert future.cancel()
-    assert future.cancelled()
-    assert double.expect(Kind.CANCEL).header.request_id == call.header.request_id
-    with pytest.raises(CancelledError):
-        future.result(WAIT_S)
-    assert wait([future], WAIT_S).done == {future}
-
-
-def test_cancelling_wakes_the_thread_that_waits(service, double):
-    future = service.submit("silent")
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(future.exception)
-        double.expect(Kind.CALL)
-        assert future.cancel()
-        assert isinstance(waiting.exception(WAIT_S), CancelledError)
-
-
-def test_a_finished_future_cannot_be_cancelled(service):
-    future = service.submit(x=1)
-    future.result(WAIT_S)
-    assert not future.cancel()
-    assert not future.cancelled()
 
 
 def test_garbage_between_answers_is_ignored(service, client):
@@ -386,63 +255,6 @@ def test_the_tenant_of_the_client_goes_with_every_opening(double):
     with huterox.connect(double.endpoint, tenant="acme") as client:
         assert client.service("echo").tenant == "acme"
         assert client.service("echo", tenant="other").tenant == "other"
-
-
-def test_parts_of_a_stream_come_in_order(service):
-    assert [part["index"] for part in service.stream("parts", count=100)] == list(range(100))
-    big = {"each": {"text": "x" * 1000}}
-    assert sum(len(part["text"]) for part in service.stream("parts", count=50, **big)) == 50_000
-
-
-def test_the_value_of_a_method_that_does_not_stream_is_the_only_part(service):
-    assert list(service.stream(x=5)) == [{"x": 5}]
-    assert list(service.stream("parts", count=1, last={"sum": 3})) == [{"index": 0}, {"sum": 3}]
-
-
-def test_an_error_in_the_middle_of_a_stream_comes_after_its_parts(service):
-    stream = service.stream("parts", count=2, fail=True)
-    assert next(stream) == {"index": 0}
-    assert next(stream) == {"index": 1}
-    with pytest.raises(huterox.ModelError, match="in the middle"):
-        next(stream)
-    with pytest.raises(StopIteration):
-        next(stream)
-
-
-def test_a_closed_stream_is_cancelled(service, double):
-    with service.stream("hang") as stream:
-        assert next(stream) == {"index": 0}
-    double.expect(Kind.CANCEL)
-    with pytest.raises(StopIteration):
-        next(stream)
-
-
-def test_a_dropped_stream_is_cancelled(service, double):
-    stream = service.stream("hang")
-    assert next(stream) == {"index": 0}
-    del stream
-    gc.collect()
-    double.expect(Kind.CANCEL)
-
-
-def test_a_silent_stream_ends_at_its_deadline(service):
-    stream = service.stream("hang", timeout=0.2)
-    assert next(stream) == {"index": 0}
-    with pytest.raises(huterox.DeadlineExceeded):
-        next(stream)
-
-
-def test_a_stream_that_nobody_reads_is_bounded(double):
-    with Client(double.endpoint, limits=Limits(stream_parts_max=10)) as client:
-        stream = client.service("echo").stream("parts", count=100)
-        double.expect(Kind.CANCEL)
-        with pytest.raises(huterox.Busy, match="too slow"):
-            list(stream)
-
-
-def test_a_stream_and_calls_of_the_same_thread_interleave(service):
-    for part in service.stream("parts", count=10):
-        assert service(x=part["index"]) == {"x": part["index"]}
 
 
 def test_memory_from_empty_is_aligned_and_travels(service):

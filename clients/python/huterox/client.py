@@ -144,7 +144,13 @@ class Client:
         return self._rows("nodes")
 
     def events(self, *, after: int = 0, limit: int = 1000, subject: str | None = None) -> list[Row]:
-        """What happened and why, oldest first: at most `limit` events whose `seq` is above `after`."""
+        """What happened and why, oldest first: at most `limit` events.
+
+        Args:
+            after: begin with the event whose `seq` comes after this; 0: the newest events.
+            limit: at most 1000.
+            subject: only of this container, model, service or node.
+        """
         events: list[Row] = self._row("events", after=after, limit=limit, subject=subject)["events"]
         return events
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from huterox.codec import decode_result
 from huterox.connection import Connection
 from huterox.core import Call
-from huterox_wire.errors import HuteroxError, NotFound
+from huterox_wire.errors import NotFound
 
 
 class Renewer(Protocol):
@@ -49,16 +49,18 @@ class CallFuture(Future[dict[str, Any]]):
                 self.fail(exc)
             else:
                 renewer.renew_later(self, call, exc)
-        except (HuteroxError, MemoryError) as exc:
+        except Exception as exc:  # noqa: BLE001 - it would otherwise end the call of whichever thread runs this
             self.fail(exc)
         else:
             with suppress(InvalidStateError):  # cancelled meanwhile
                 self.set_result(result)
+            self._call = None  # the request's bytes go now, not when the future does
 
     def fail(self, error: BaseException) -> None:
         """End with an error, unless it was cancelled meanwhile."""
         with suppress(InvalidStateError):
             self.set_exception(error)
+        self._call = None
 
     def wait_for(self, call: Call) -> None:
         """Let waiting threads wait for this call, whose owner will go on from there."""

@@ -27,6 +27,8 @@ def read_model(model: str | PathLike[str] | Mapping[str, Any]) -> dict[str, Any]
     """
     if isinstance(model, Mapping):
         return check_model(model, source="the model", directory=Path.cwd())
+    if not isinstance(model, str | PathLike):
+        raise InvalidInput(f"a model is given as a path or a mapping, got {type(model).__name__}")
     path = Path(model)
     return check_model(_parse(path), source=str(path), directory=path.resolve().parent)
 
@@ -49,20 +51,21 @@ def check_model(model: Mapping[str, Any], *, source: str, directory: Path) -> di
         _check_batching(fields)
         _check_runtime(fields)
         _check_keys(fields)
-        fields["source_dir"] = str(directory / fields.get("source_dir", ""))
         check_plain(fields.get("params"))
         spec = msgspec.convert(fields, ModelSpec)
     except msgspec.ValidationError as exc:
         raise InvalidInput(f"{source}: {_readable(exc)}") from exc
     except HuteroxError as exc:
         raise InvalidInput(f"{source}: {exc}", **exc.details) from exc
+    spec.source_dir = str(directory / spec.source_dir)
     builtins: dict[str, Any] = msgspec.to_builtins(spec)
     return builtins
 
 
 def _check_batching(fields: dict[str, Any]) -> None:
     for key, only in _BATCHING.items():
-        if fields.pop(key, only) != only:
+        value = fields.pop(key, only)
+        if value != only or isinstance(value, bool):
             raise InvalidInput(f"{key}: batching is not available yet; leave it out or set it to {only}", key=key)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from huterox.cli.connecting import connected
 from huterox.cli.parser import Verbs
 from huterox.cli.render import print_json
-from huterox.cli.session import connected
 from huterox_wire.errors import InvalidInput
 
 _ABOUT = """\

@@ -45,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        print(f"huterox: Internal: {one_line(str(error))}", file=sys.stderr)
+        return 1
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -2,9 +2,9 @@
 
 import argparse
 
+from huterox.cli.connecting import connected
 from huterox.cli.parser import Verbs
 from huterox.cli.render import age, column, megabytes, print_json, print_rows
-from huterox.cli.session import connected
 
 _COLUMNS = (
     column("NAME", "name"),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from huterox.cli.connecting import connected
 from huterox.cli.parser import Verbs
 from huterox.cli.render import (
     Column,
@@ -21,7 +22,6 @@ from huterox.cli.render import (
     print_json,
     print_rows,
 )
-from huterox.cli.session import connected
 
 if TYPE_CHECKING:
     from huterox.client import Client

@@ -2,9 +2,9 @@
 
 import argparse
 
+from huterox.cli.connecting import connected
 from huterox.cli.parser import Verbs
 from huterox.cli.render import print_json
-from huterox.cli.session import connected
 
 
 def add(verbs: Verbs) -> None:

@@ -35,10 +35,12 @@ def _summary_of(value: Any) -> str:
 
 
 def _contents(array: np.ndarray[Any, Any]) -> str:
+    """The elements where they are few; what they range over and some of them where they are many."""
     if array.size == 0:
         return ""
-    text = _INDENT + np.array2string(array, threshold=_SHOWN_MAX, precision=6, suppress_small=True, prefix=_INDENT[1:])
-    if array.size <= _SHOWN_MAX or array.dtype.kind == "c":
+    text = np.array2string(array, threshold=_SHOWN_MAX, precision=6, suppress_small=True)
+    text = f"  {text}" if "\n" not in text else _INDENT + text.replace("\n", _INDENT)
+    if array.size <= _SHOWN_MAX or array.dtype.kind in "cb":
         return text
     numbers = array.astype("float64")
     return f"  min {numbers.min():g}  max {numbers.max():g}  mean {numbers.mean():g}{text}"

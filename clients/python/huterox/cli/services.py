@@ -2,9 +2,9 @@
 
 import argparse
 
+from huterox.cli.connecting import connected
 from huterox.cli.parser import Verbs
 from huterox.cli.render import Column, age, column, print_json, print_rows, seconds_text
-from huterox.cli.session import connected
 
 _COLUMNS = (
     column("NAME", "name"),

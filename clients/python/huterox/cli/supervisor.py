@@ -101,13 +101,15 @@ class Supervisor:
         Raises:
             Unavailable: a daemon cannot be kept running, or does not become ready.
         """
-        previous = {number: signal.signal(number, self._on_signal) for number in _STOP_SIGNALS}
+        for number in _STOP_SIGNALS:
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+                signal.signal(number, self._on_signal)
         try:
             self._run(on_ready)
         finally:
             self._stop()
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            for number in _STOP_SIGNALS:  # the end has come already
+                signal.signal(number, signal.SIG_IGN)
             os.close(self._bell)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
