@@ -33,6 +33,7 @@ fix: env
 	$(BIN)/python tools/lifecycles.py
 
 bench: env
+	$(BIN)/python -m pytest -q -m bench --benchmark-only --benchmark-columns=min,median,ops,rounds --benchmark-group-by=fullname
 	$(BIN)/python -m huterox_bench report
 
 clean:

@@ -1,4 +1,9 @@
-"""Turns a caller's message into an event for the core."""
+"""Turns a decoded message into an event for the core. The end of both pipelines.
+
+Calls that hit, and answers to calls, do not come here; see `Switch`.
+"""
+
+from collections.abc import Callable
 
 from huterox_connector.core import events
 from huterox_connector.core.switchboard import Switchboard
@@ -8,32 +13,47 @@ from huterox_wire.kinds import Kind
 
 
 class Dispatch(Handler):
-    """The end of the callers' pipeline. Calls that hit do not come here; see `Switch`."""
+    """`event_of` knows what its kind of peer may send; `peer` is that kind, in words."""
 
-    def __init__(self, board: Switchboard) -> None:
+    def __init__(self, board: Switchboard, peer: str, event_of: Callable[[Inbound], events.Event | None]) -> None:
         self._board = board
+        self._peer = peer
+        self._event_of = event_of
 
     def inbound(self, context: Context, message: Inbound) -> None:
         event = self._event_of(message)
         if event is None:
             kind = message.header.kind.name
-            error = InvalidInput(f"a caller may not send {kind} to the switchboard", kind=kind)
+            error = InvalidInput(f"a {self._peer} may not send {kind} to the switchboard", kind=kind)
             context.refuse(message, message.header.request_id, error)
             return
         context.perform(self._board.on(event, message.now_s))
 
-    def _event_of(self, message: Inbound) -> events.Event | None:
-        header, peer = message.header, message.peer
-        match header.kind:
-            case Kind.CALL:
-                nbytes = sum(len(frame) for frame in message.frames)
-                frames = list(message.frames)
-                return events.CallMissed(peer, header.request_id, header.handle, header.budget_us, frames, nbytes)
-            case Kind.CANCEL:
-                return events.CallCancelled(peer, header.request_id)
-            case Kind.OPEN:
-                return events.OpenRequested(peer, header.request_id, message.meta)
-            case Kind.ADMIN:
-                return events.AdminRequested(peer, header.request_id, message.meta)
-            case _:
-                return None
+
+def event_of_caller(message: Inbound) -> events.Event | None:
+    header, peer = message.header, message.peer
+    match header.kind:
+        case Kind.CALL:
+            nbytes = sum(len(frame) for frame in message.frames)
+            frames = list(message.frames)
+            return events.CallMissed(peer, header.request_id, header.handle, header.budget_us, frames, nbytes)
+        case Kind.CANCEL:
+            return events.CallCancelled(peer, header.request_id)
+        case Kind.OPEN:
+            return events.OpenRequested(peer, header.request_id, message.meta)
+        case Kind.ADMIN:
+            return events.AdminRequested(peer, header.request_id, message.meta)
+        case _:
+            return None
+
+
+def event_of_kernel(message: Inbound) -> events.Event | None:
+    match message.header.kind:
+        case Kind.REGISTER:
+            return events.KernelRegistered(message.peer, message.meta)
+        case Kind.HEARTBEAT:
+            return events.KernelBeat(message.peer, message.meta)
+        case Kind.EVENT:
+            return events.ContainerReported(message.peer, message.meta)
+        case _:
+            return None

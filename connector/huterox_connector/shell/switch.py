@@ -22,8 +22,7 @@ from huterox_connector.core.calls import Call
 from huterox_connector.core.lifecycle import State
 from huterox_connector.core.switchboard import Switchboard
 from huterox_connector.handlers.decode import CALLER_METAS, KERNEL_METAS, Decode
-from huterox_connector.handlers.dispatch import Dispatch
-from huterox_connector.handlers.dispatch_kernel import DispatchKernel
+from huterox_connector.handlers.dispatch import Dispatch, event_of_caller, event_of_kernel
 from huterox_connector.handlers.limit import Limit
 from huterox_connector.handlers.pipeline import Pipeline
 from huterox_connector.shell.writer import Writer
@@ -61,9 +60,17 @@ class Switch:
         except BaseException:
             self._front.close(linger=0)
             raise
-        limit = Limit(config.admin_rate_per_s, config.admin_burst)
-        self._from_callers = Pipeline([Decode(CALLER_METAS), limit, Dispatch(board)], _Outlet(self, self.refuse_caller))
-        self._from_kernels = Pipeline([Decode(KERNEL_METAS), DispatchKernel(board)], _Outlet(self, self.refuse_kernel))
+        self._from_callers = Pipeline(
+            [
+                Decode(CALLER_METAS),
+                Limit(config.admin_rate_per_s, config.admin_burst),
+                Dispatch(board, "caller", event_of_caller),
+            ],
+            _Outlet(self, self.refuse_caller),
+        )
+        self._from_kernels = Pipeline(
+            [Decode(KERNEL_METAS), Dispatch(board, "kernel", event_of_kernel)], _Outlet(self, self.refuse_kernel)
+        )
         self._loop: asyncio.AbstractEventLoop
         self._writer: Writer
         self._pump_due = False

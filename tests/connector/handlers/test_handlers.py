@@ -7,8 +7,7 @@ from tests.connector.harness import Harness
 
 from huterox_connector.core import effects as asked
 from huterox_connector.handlers.decode import CALLER_METAS, KERNEL_METAS, Decode
-from huterox_connector.handlers.dispatch import Dispatch
-from huterox_connector.handlers.dispatch_kernel import DispatchKernel
+from huterox_connector.handlers.dispatch import Dispatch, event_of_caller, event_of_kernel
 from huterox_connector.handlers.limit import Limit
 from huterox_connector.handlers.pipeline import Context, Handler, Inbound, Pipeline
 from huterox_wire.errors import HuteroxError
@@ -118,7 +117,7 @@ def test_limit_forgets_peers_that_no_longer_ask(outlet: Outlet, keep: Keep) -> N
 
 @pytest.mark.parametrize("kind", [Kind.REPLY, Kind.LEASE, Kind.REGISTER, Kind.EVENT, Kind.CREATE])
 def test_caller_may_not_send_what_is_not_a_callers(outlet: Outlet, kind: Kind) -> None:
-    pipeline = Pipeline([Decode(CALLER_METAS), Dispatch(Harness().board)], outlet)
+    pipeline = Pipeline([Decode(CALLER_METAS), Dispatch(Harness().board, "caller", event_of_caller)], outlet)
     pipeline.inbound(PEER, encode(kind, 9, 0, 0, b"\x80"), 0.0)
     ((_, request_id, error),) = outlet.refused
     assert (request_id, error.code) == (9, "InvalidInput")
@@ -127,14 +126,14 @@ def test_caller_may_not_send_what_is_not_a_callers(outlet: Outlet, kind: Kind) -
 
 @pytest.mark.parametrize("kind", [Kind.CALL, Kind.ADMIN, Kind.OPEN, Kind.REPLY])
 def test_kernel_may_not_send_what_is_not_a_kernels(outlet: Outlet, kind: Kind) -> None:
-    pipeline = Pipeline([Decode(KERNEL_METAS), DispatchKernel(Harness().board)], outlet)
+    pipeline = Pipeline([Decode(KERNEL_METAS), Dispatch(Harness().board, "kernel", event_of_kernel)], outlet)
     pipeline.inbound(PEER, encode(kind, 9, 0, 0, b"\x80"), 0.0)
     assert outlet.refused[0][2].code == "InvalidInput"
 
 
 def test_callers_messages_reach_the_core(outlet: Outlet) -> None:
     harness = Harness()
-    pipeline = Pipeline([Decode(CALLER_METAS), Dispatch(harness.board)], outlet)
+    pipeline = Pipeline([Decode(CALLER_METAS), Dispatch(harness.board, "caller", event_of_caller)], outlet)
     pipeline.inbound(PEER, admin("models"), 0.0)
     pipeline.inbound(PEER, encode(Kind.OPEN, 6, 0, 0, encode_meta(OpenMeta("nobody"))), 0.0)
     pipeline.inbound(PEER, encode(Kind.CALL, 7, 99, 0, b"\x80"), 0.0)
