@@ -169,17 +169,27 @@ class ContainerEnd(End):
             PeerProtocolError: no room for a final reply: the caller does not acknowledge. The lane is marked dead.
         """
         claimed = self._claimed
-        request = self._open.get(call_id)
+        open_calls = self._open
+        request = open_calls.get(call_id)
         if request is None or (nbytes and offset not in claimed):
             raise ValueError(f"call {call_id} is not open, or no claimed block begins at {offset}")
         if kind == PART:
             self._publish_part(call_id, offset, nbytes, request_released)
         else:
+            flags = 0
             if request_released:
-                if request not in self._held:
-                    raise ValueError(f"call {call_id}: its request was released before")
-                self._held.remove(request)
-            self._publish_final(kind, REQUEST_RELEASED if request_released else 0, call_id, offset, nbytes)
+                flags = REQUEST_RELEASED
+                try:
+                    self._held.remove(request)
+                except KeyError:
+                    raise ValueError(f"call {call_id}: its request was released before") from None
+            try:
+                self._producer.publish(kind, flags, call_id, offset, nbytes, 0, 0)
+            except LaneFull as exc:
+                raise self._unacknowledged() from exc
+            del open_calls[call_id]
+            if self._cancelled:
+                self._cancelled.discard(call_id)
         if nbytes:
             self._lent[offset] = claimed.pop(offset)
 
@@ -188,16 +198,10 @@ class ContainerEnd(End):
             raise ValueError(f"call {call_id}: a part cannot release the request")
         self._producer.publish(PART, 0, call_id, offset, nbytes, 0, PART_HEADROOM + len(self._open))
 
-    def _publish_final(self, kind: int, flags: int, call_id: int, offset: int, nbytes: int) -> None:
-        try:
-            self._producer.publish(kind, flags, call_id, offset, nbytes, 0, 0)
-        except LaneFull as exc:
-            error = PeerProtocolError("the caller does not acknowledge final replies")
-            self._on_protocol_error(error)
-            raise error from exc
-        del self._open[call_id]
-        if self._cancelled:
-            self._cancelled.discard(call_id)
+    def _unacknowledged(self) -> PeerProtocolError:
+        error = PeerProtocolError("the caller does not acknowledge final replies")
+        self._on_protocol_error(error)
+        return error
 
     def release_request(self, offset: int) -> None:
         """A request's bytes are no longer needed; the caller learns it with the next flush. Any thread may call this,

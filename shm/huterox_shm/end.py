@@ -130,7 +130,7 @@ class End(abc.ABC):
                 undo.callback(os.close, fd)
             bell, peer_bell = Doorbell(bell_fd), Doorbell(peer_bell_fd)
             segment = Segment(memfd)
-            undo.callback(segment.unmap)
+            undo.callback(segment.buffer.close)  # nobody has a view of it yet
             end = cls(segment, bell, peer_bell)
             undo.pop_all()
         return end

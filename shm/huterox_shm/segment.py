@@ -108,17 +108,12 @@ class Segment:
                 raise OSError(number, os.strerror(number))
 
     def close(self) -> None:
-        """Close the descriptor and drop the mapping, which lives on for as long as somebody holds a view."""
+        """Close the descriptor and let go of the mapping, which lives on for as long as somebody holds a view.
+
+        Never by `mmap.close`: an array made by `np.ndarray(..., buffer=view)` holds the mmap object but exports no
+        buffer of it, so a close would succeed and leave the array over unmapped memory. The last reference unmaps it.
+        """
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-            self.unmap()
-
-    def unmap(self) -> None:
-        """Let go of the mapping only.
-
-        Never `mmap.close`: an array made by `np.ndarray(..., buffer=view)` holds the mmap object but exports no buffer
-        of it, so a close would succeed and leave the array over unmapped memory. The last reference unmaps it.
-        """
-        if hasattr(self, "buffer"):
             del self.buffer

@@ -159,11 +159,15 @@ def test_descriptors_in_the_wrong_order_are_refused_and_closed(descriptors, atta
 
 
 @ATTACHERS
-def test_header_of_another_size_is_refused_and_all_descriptors_closed(descriptors, attach):
+def test_header_of_another_size_is_refused_and_all_descriptors_closed(fds, attach):
+    before = fds()
+    descriptors = create_lane(SMALL, 7)
     with mmap.mmap(descriptors.memfd, 4096) as header:
         header[32:40] = (2 * MIB).to_bytes(8, "little")
-    with pytest.raises(PeerProtocolError):
+    with pytest.raises(PeerProtocolError) as refused:
         attach(descriptors)
+    assert fds() == before  # though the traceback still lives
+    assert refused.value
 
 
 def test_view_outlives_both_ends(fds):

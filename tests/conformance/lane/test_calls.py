@@ -254,6 +254,41 @@ def test_final_replies_have_room_when_parts_fill_the_ring(lane):
     assert nothing_is_out(caller)
 
 
+def test_final_replies_have_room_when_releases_press(lane):
+    caller, container, *_ = lane
+    for call_id in range(1, CALLS_MAX + 1):
+        send(caller, call_id, b"x", stream=True)
+    caller.flush()
+    requests = container.take()
+    with pytest.raises(LaneFull):
+        for _ in range(128):
+            container.publish_reply(PART, 1, 0, 0, request_released=False)
+    for request in requests:
+        container.release_request(request.offset)
+        container.flush_releases()
+    assert container.releases_pending > 0
+    for request in requests:
+        container.publish_reply(REPLY, request.call_id, 0, 0, request_released=False)
+    container.flush()
+    caller.take()
+    caller.flush_releases()
+    container.take()
+    container.flush_releases()
+    caller.take()
+    assert container.releases_pending == 0
+    assert nothing_is_out(caller)
+
+
+def test_container_that_only_takes_does_not_stall_its_caller(lane):
+    caller, container, *_ = lane
+    send(caller, 1, b"x")
+    for _ in range(1000):
+        caller.publish_cancel(1)
+        caller.flush()
+        container.take()
+        caller.take()
+
+
 def test_full_half_is_refused_until_a_block_comes_back(lane):
     caller, container, *_ = lane
     offset = send(caller, 1, bytes(caller.nbytes_max))

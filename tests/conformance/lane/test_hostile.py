@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from huterox_shm.errors import LaneDead, PeerProtocolError, ShmError
 from huterox_shm.lane import DEAD
-from huterox_shm.layout import CALL, CANCEL, ERROR, PAGE_NBYTES, PART, RELEASE, REPLY
+from huterox_shm.layout import CALL, CANCEL, ERROR, PAGE_NBYTES, PART, RELEASE, REPLY, REQUEST_RELEASED
 
 BIG = 2**64 - 64
 
@@ -49,6 +49,7 @@ BAD_REPLIES = {
     "acknowledges nonsense": (REPLY, 0, 0, 2**32 - 1, 1, 0, 0, 0, 0, 0, 0),
     "releases the unknown": (PART, 0, 1, 2, 1, 0, 0, 0, 64, 0, 0),
     "releases what was released": (PART, 0, 2, 2, 1, 0, 0, 0, "request", "request", 0),
+    "releases a request twice": (REPLY, REQUEST_RELEASED, 1, 2, 1, 0, 0, 0, "request", 0, 0),
     "releases more than there are": (PART, 0, 4, 2, 1, 0, 0, 0, 0, 0, 0),
     "release entry with too many": (RELEASE, 0, 8, 2, 0, 0, 0, 0, 0, 0, 0),
     "release entry of the unknown": (RELEASE, 0, 1, 2, 7, 0, 0, 0, 0, 0, 0),
@@ -107,6 +108,18 @@ def test_block_given_twice_ends_the_lane(lane):
     _, reply_offset = in_flight_lane(lane)
     lane.forge_reply(REPLY, 0, 0, 2, 1, reply_offset, 64, 0, 0, 0, 0, index=1)
     with pytest.raises(PeerProtocolError):
+        lane.caller.take()
+
+
+@pytest.mark.parametrize(("kind", "count"), [(PART, 4), (RELEASE, 8)])
+def test_entry_that_counts_more_releases_than_it_carries_ends_the_lane(lane, kind, count):
+    blocks = [lane.caller.claim(64) for _ in range(7)]
+    for call_id, offset in enumerate(blocks, 1):
+        lane.caller.publish_call(call_id, offset, 64)
+    lane.caller.flush()
+    fields = blocks if kind == RELEASE else [1, 0, 0, 0, *blocks[:3]]
+    lane.forge_reply(kind, 0, count, 0, *fields)
+    with pytest.raises(PeerProtocolError, match="releases"):
         lane.caller.take()
 
 
