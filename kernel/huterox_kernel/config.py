@@ -31,7 +31,7 @@ class KernelConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
     host_mb: Annotated[int, msgspec.Meta(ge=0)] = 0  # memory for containers; 0: a share of what the machine has
     die_with_parent: bool = False  # end when the process that started this one ends
 
-    preload: list[str] = field(default_factory=lambda: ["numpy", "torch"])  # what the zygote imports, where it is installed
+    preload: list[str] = field(default_factory=lambda: ["numpy", "torch"])  # what zygotes import, where installed
     torch_threads: Positive = 1  # of each worker, inside one operation
     zygote_start_timeout_s: Seconds = 120.0
     zygote_idle_s: Seconds = 300.0  # a zygote of a foreign interpreter that has no workers ends after this

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import zmq
+
 from huterox_wire.errors import HuteroxError
 from huterox_wire.header import Header
 from huterox_wire.kinds import Flag, Kind
@@ -74,7 +75,7 @@ class Switchboard:
         self.heartbeats: list[HeartbeatMeta] = []
         self.events: list[ContainerEvent] = []
         self.answers: dict[int, list[Answer]] = {}
-        self._request_id = 0
+        self.request_id = 0
         self._asked: set[int] = set()
         self.bind()
 
@@ -153,23 +154,23 @@ class Switchboard:
         **values: Any,
     ) -> int:
         """Send a call; returns its request id."""
-        self._request_id += 1
+        self.request_id += 1
         params, specs, buffers = split_values(values)
         meta = encode_meta(CallMeta(method, params, specs))
         flags = int(Flag.STREAM) if stream else 0
-        frames = encode(Kind.CALL, self._request_id, 77, budget_us, meta, buffers, flags)
+        frames = encode(Kind.CALL, self.request_id, 77, budget_us, meta, buffers, flags)
         self.send(route(container, caller), *frames)
-        return self._request_id
+        return self.request_id
 
     def cancel(self, container: int, request_id: int) -> None:
         self.send(route(container), *encode(Kind.CANCEL, request_id, 77, 0, b""))
 
     def ask(self, verb: str, **args: Any) -> int:
-        self._request_id += 1
-        frames = encode(Kind.ADMIN, self._request_id, 0, 0, encode_meta(AdminMeta(verb, args)))
-        self._asked.add(self._request_id)
+        self.request_id += 1
+        frames = encode(Kind.ADMIN, self.request_id, 0, 0, encode_meta(AdminMeta(verb, args)))
+        self._asked.add(self.request_id)
         self.send(route(0), *frames)
-        return self._request_id
+        return self.request_id
 
     # Hearing.
 

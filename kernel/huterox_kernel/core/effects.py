@@ -43,7 +43,17 @@ class KillWorker:
 
 @dataclass(slots=True, frozen=True)
 class Discard:
-    """The worker has ended: fail the calls in its lane and give back all that was held for it."""
+    """The worker has ended: send what it had answered, and give back all that was held for it."""
+
+    container: int
+
+
+@dataclass(slots=True, frozen=True)
+class FailCalls:
+    """End the calls that a discarded worker has left without an answer.
+
+    Comes after the report that it is gone: a caller that tries again at once must not be sent to it once more.
+    """
 
     container: int
     reason: str
@@ -73,4 +83,16 @@ class Exit:
     """No worker is left and none may come: the kernel can end."""
 
 
-Effect = StartWorker | AdmitCalls | RefuseCalls | AskToClose | KillWorker | Discard | Report | Register | Note | Exit
+Effect = (
+    StartWorker
+    | AdmitCalls
+    | RefuseCalls
+    | AskToClose
+    | KillWorker
+    | Discard
+    | FailCalls
+    | Report
+    | Register
+    | Note
+    | Exit
+)

@@ -13,6 +13,7 @@ from huterox_kernel.core.effects import (
     Discard,
     Effect,
     Exit,
+    FailCalls,
     KillWorker,
     Note,
     RefuseCalls,
@@ -247,7 +248,8 @@ class Supervisor:
             reason=record.reason,
             traceback=record.traceback,
         )
-        return [Discard(record.container, record.reason), Report(gone), *self._exit_if_last()]
+        ended = FailCalls(record.container, record.reason)
+        return [Discard(record.container), Report(gone), ended, *self._exit_if_last()]
 
     def _on_measured(self, event: FootprintMeasured, now_s: float) -> list[Effect]:
         record = self._records.get(event.container)

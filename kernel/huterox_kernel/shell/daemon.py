@@ -17,6 +17,7 @@ from huterox_kernel.core.effects import (
     Discard,
     Effect,
     Exit,
+    FailCalls,
     KillWorker,
     Note,
     RefuseCalls,
@@ -164,10 +165,12 @@ class Daemon:
                 self._workers.ask_to_close(container)
             case KillWorker(container=container):
                 self._workers.kill(container, self._zygotes)
-            case Discard(container=container, reason=reason):
+            case Discard(container=container):
                 self._started_s.pop(container, None)
-                self._lanes.discard(container, reason)
+                self._lanes.discard(container)
                 self._workers.discard(container)
+            case FailCalls(container=container, reason=reason):
+                self._lanes.fail_calls(container, reason)
             case Report(event=event):
                 _log.info("%s %s %s %s", text_of(event.container), event.what, event.cause, event.reason)
                 self._link.send_control(encode(Kind.EVENT, 0, 0, 0, encode_meta(event)))

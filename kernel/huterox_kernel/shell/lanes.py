@@ -92,6 +92,7 @@ class Lanes:
         self._on_broken = on_broken
         self._lanes: dict[int, Lane] = {}
         self._ready: dict[bytes, Lane] = {}  # by the route's first bytes
+        self._lost: dict[int, list[tuple[Call, str]]] = {}  # calls of containers that have ended, and were they run?
         self._touched: set[Lane] = set()
         self._call_id = 0
         self._sending: list[tuple[zmq.MessageTracker, Lane, int, int]] = []
@@ -129,8 +130,8 @@ class Lanes:
         if (lane := self._lanes.get(container)) is not None:
             self._loop.remove_reader(lane.end.fileno())
 
-    def discard(self, container: int, reason: str) -> None:
-        """The container has ended: send what it has answered, fail the rest, give the lane back."""
+    def discard(self, container: int) -> None:
+        """The container has ended: send what it has answered, give the lane back. Other calls wait for `fail_calls`."""
         self.refuse(container)
         lane = self._lanes.pop(container, None)
         if lane is None:
@@ -140,12 +141,15 @@ class Lanes:
         running = lane.end.counters().current_call
         self._answer_last(lane)
         lane.end.mark_dead()
-        for call_id, call in lane.calls.items():
-            executed = "maybe" if call_id == running else "no"
-            lost = WorkerLost(f"container {text_of(container)} has ended: {reason}", executed=executed)
-            self._fail(call, lost)
-        lane.calls.clear()
         lane.end.close()
+        self._lost[container] = [
+            (call, "maybe" if call_id == running else "no") for call_id, call in lane.calls.items()
+        ]
+
+    def fail_calls(self, container: int, reason: str) -> None:
+        """End the calls that a discarded container has left without an answer."""
+        for call, executed in self._lost.pop(container, ()):
+            self._fail(call, WorkerLost(f"container {text_of(container)} has ended: {reason}", executed=executed))
 
     def _answer_last(self, lane: Lane) -> None:
         """What a dead container had published is as good as ever, except that there is no later for it."""
@@ -264,7 +268,6 @@ class Lanes:
 
     def _fail(self, call: Call, error: HuteroxError) -> None:
         request_id = int.from_bytes(call.request_id, "little")
-        # Not sent now, it is lost: the switchboard that is not there has its own way to end the call.
         self._link.send_frames(call.route, encode(Kind.ERROR, request_id, call.handle, 0, error_meta(error)))
 
     def _translated(self, exc: ShmError) -> HuteroxError:
@@ -403,7 +406,8 @@ class Lanes:
         if self._tidy_timer is not None:
             self._tidy_timer.cancel()
         for container in list(self._lanes):
-            self.discard(container, "the kernel is ending")
+            self.discard(container)
+            self.fail_calls(container, "the kernel is ending")
 
 
 def _not_here(route: bytes) -> WorkerLost:

@@ -3,8 +3,8 @@
 ZeroMQ's descriptor is edge-triggered and only a hint: after every wake, and after every send, the socket is read until
 nothing is there. A turn of the loop reads a bounded batch and lets others have theirs.
 
-Nothing is queued for a switchboard that is not there (IMMEDIATE): control messages wait here, in a bounded outbox, and
-answers in their lanes. So a switchboard that comes back is not flooded with what it has forgotten.
+ZeroMQ queues nothing for a switchboard that is not there (IMMEDIATE): control messages and refusals wait here, in a
+bounded outbox, and answers in their lanes. So a switchboard that comes back is not flooded with stale heartbeats.
 """
 
 from asyncio import AbstractEventLoop, TimerHandle
@@ -67,7 +67,8 @@ class Link:
         socket.connect(endpoint)
         self._descriptor = int(socket.getsockopt(zmq.FD))
         self._recv = socket.recv
-        self._send = socket.send
+        # The class underneath: 0.4 us less for each frame than through the one that checks what Python gave it.
+        self._send = super(zmq.Socket, socket).send
         self._look_pending = False
         self._blocked = False
         self._retry: TimerHandle | None = None
@@ -166,17 +167,17 @@ class Link:
             self._loop.call_soon(self._look_again)
         return tracker
 
-    def send_frames(self, route: bytes, frames: Sequence[Buffer]) -> bool:
-        """Send a routed message of any number of frames. False as in `send`."""
-        return self._try([route, *frames])
-
-    def send_control(self, frames: Sequence[Buffer], *, keep: bool = True) -> None:
-        """Send a control message; with `keep` it waits its turn where the switchboard is not there."""
-        message = [b"", *frames]
+    def send_frames(self, route: bytes, frames: Sequence[Buffer], *, keep: bool = True) -> None:
+        """Send a message; with `keep` it waits its turn where the switchboard takes nothing now."""
+        message = [route, *frames]
         if not self._outbox and self._try(message):
             return
         if keep:
             self._outbox.append(message)
+
+    def send_control(self, frames: Sequence[Buffer], *, keep: bool = True) -> None:
+        """Send a message of the kernel's own: its route is empty."""
+        self.send_frames(b"", frames, keep=keep)
 
     def _try(self, message: Sequence[Buffer]) -> bool:
         last = len(message) - 1

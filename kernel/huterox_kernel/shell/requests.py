@@ -101,6 +101,7 @@ class Requests:
         return {"container": text_of(wanted.container), "text": read.text, "next_offset": read.next_offset}
 
     def on_control(self, frames: list[Buffer]) -> None:
+        self._lanes.flush()  # an order must not overtake the calls that were sent before it
         try:
             message = decode(frames)
             self._on_order(message.header.kind, message.meta)

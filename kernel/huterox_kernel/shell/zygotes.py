@@ -4,6 +4,7 @@ A zygote is asked for a worker by a packet with two descriptors and answers with
 kills its workers; their ends are seen through their pidfds like any other. It is started again by the next order.
 """
 
+import logging
 import os
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from huterox_kernel.worker import control
 from huterox_kernel.worker.control import ControlError, Decoder, Ended, Forked, ForkFailed, ForkOrder, ZygoteReady
 from huterox_kernel.worker.zygote import Arguments
 
+_log: Final = logging.getLogger("huterox.kernel")
 _DECODE: Final = Decoder(control.FromZygote)
 _PRIVATE: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 _TAIL_NBYTES: Final = 4096
@@ -155,8 +157,12 @@ class Zygote:
 
     def _dispatch(self, message: control.FromZygote, descriptors: list[int]) -> None:
         match message:
-            case ZygoteReady():
+            case ZygoteReady(modules=modules, skipped=skipped):
                 self.ready = True
+                left_out = "; ".join(f"{name}: {reason}" for name, reason in skipped.items()) or "nothing"
+                _log.info(
+                    "zygote %s has %s preloaded; left out: %s", self.pid, ", ".join(modules) or "nothing", left_out
+                )
                 self._send_orders()
             case Forked(container=container, pid=pid) if len(descriptors) == 1:
                 self._asked.pop(container, None)

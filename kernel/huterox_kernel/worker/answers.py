@@ -1,25 +1,22 @@
 """Answers written straight into the lane: one complete packed message to a block, one copy for each result array."""
 
 import time
-from collections.abc import Mapping
 from typing import Any, Final
 
-from huterox_kernel.worker.tracebacks import model_error
+from huterox_kernel.worker.results import Results, write
 from huterox_shm.errors import LaneFull, LaneTooSmall
 from huterox_shm.lane import ERROR, PART, REPLY, ContainerEnd
-from huterox_wire.errors import Busy, CallerError, HuteroxError, ModelError, TooLarge
+from huterox_wire.errors import Busy, HuteroxError, TooLarge
 from huterox_wire.header import HEADER_NBYTES, pack_header
 from huterox_wire.kinds import Flag, Kind
-from huterox_wire.message import align, check_message_nbytes, packed_nbytes
-from huterox_wire.meta import ReplyMeta, encode_meta, error_meta
-from huterox_wire.payload import split_values
+from huterox_wire.limits import BUDGET_US_MAX
+from huterox_wire.meta import error_meta
 
 ROOM_WAIT_S: Final = 30.0
 """How long an answer waits for a caller that holds all of the lane's memory."""
 
 _PACKED: Final = int(Flag.PACKED)
 _KINDS: Final = {REPLY: int(Kind.REPLY), PART: int(Kind.PART), ERROR: int(Kind.ERROR)}
-_PAD: Final = bytes(64)
 
 Block = tuple[int, int, int]
 """Kind in the ring, offset, nbytes: what is published."""
@@ -30,6 +27,16 @@ class Answers:
 
     def __init__(self, lane: ContainerEnd) -> None:
         self._lane = lane
+        self._results = Results()
+        self.told_ns = 0
+        """Until when the worker's time on the running call has been told. Set where a call begins."""
+
+    def lap_us(self) -> int:
+        """Hot path. How long the worker was busy since it last told: the parts of a stream add up to the whole."""
+        now_ns = time.monotonic_ns()
+        busy_us = (now_ns - self.told_ns) // 1000
+        self.told_ns = now_ns
+        return busy_us if busy_us < BUDGET_US_MAX else BUDGET_US_MAX
 
     def values(self, kind: int, request_id: int, handle: int, result: Any, deadline_us: int) -> Block:
         """Hot path. A REPLY or PART that carries a result: a mapping as it is, anything else as "result".
@@ -39,33 +46,17 @@ class Answers:
             TooLarge: it can never fit.
             Busy: the caller holds the lane's memory for too long.
         """
-        if not isinstance(result, Mapping):
-            result = {"result": result}
-        try:
-            params, specs, buffers = split_values(result)
-            meta = encode_meta(ReplyMeta(params, specs))
-        except TooLarge:
-            raise
-        except CallerError as exc:
-            raise ModelError(f"the model returned what is not carried: {exc.message}", **exc.details) from exc
-        except Exception as exc:  # the model's own mapping, array or tensor type
-            raise model_error(exc) from exc
-        sizes = [len(buffer) for buffer in buffers]
-        nbytes = packed_nbytes(len(meta), sizes)
-        check_message_nbytes(nbytes)
+        form, buffers = self._results.take_apart(result)
+        nbytes, tensor_count, meta_nbytes, _, _ = form
         offset = self._claim(nbytes, deadline_us)
         view = self._lane.write_view(offset, nbytes)
-        end = HEADER_NBYTES + len(meta)
-        view[:HEADER_NBYTES] = pack_header(_KINDS[kind], _PACKED, len(sizes), request_id, handle, 0, len(meta))
-        view[HEADER_NBYTES:end] = meta
-        for buffer, size in zip(buffers, sizes, strict=True):
-            start = align(end)
-            view[end:start] = _PAD[: start - end]  # what lay there before was somebody else's answer
-            end = start + size
-            view[start:end] = buffer
+        write(form, buffers, view)
+        view[:HEADER_NBYTES] = pack_header(
+            _KINDS[kind], _PACKED, tensor_count, request_id, handle, self.lap_us(), meta_nbytes
+        )
         return kind, offset, nbytes
 
-    def error(self, request_id: int, handle: int, error: HuteroxError, deadline_us: int) -> Block:
+    def error(self, request_id: int, handle: int, error: HuteroxError, deadline_us: int = 0, busy_us: int = 0) -> Block:
         """An ERROR. Without room for even that, an answer without a block, which says just that."""
         meta = error_meta(error)
         nbytes = HEADER_NBYTES + len(meta)
@@ -74,7 +65,7 @@ class Answers:
         except (Busy, TooLarge):
             return ERROR, 0, 0
         view = self._lane.write_view(offset, nbytes)
-        view[:HEADER_NBYTES] = pack_header(Kind.ERROR, _PACKED, 0, request_id, handle, 0, len(meta))
+        view[:HEADER_NBYTES] = pack_header(Kind.ERROR, _PACKED, 0, request_id, handle, busy_us, len(meta))
         view[HEADER_NBYTES:] = meta
         return ERROR, offset, nbytes
 

@@ -13,20 +13,18 @@ from sys import getrefcount
 from typing import Any, Final
 
 from huterox_kernel.worker.answers import Answers, Block
-from huterox_kernel.worker.inputs import Expected, Token, values_of
+from huterox_kernel.worker.inputs import Expected, RequestBytes, bytes_of
+from huterox_kernel.worker.plans import Plans
 from huterox_kernel.worker.runtimes.base import Model
 from huterox_kernel.worker.tracebacks import model_error
 from huterox_shm.lane import CALL, ERROR, PART, REPLY, ContainerEnd, Request
 from huterox_wire.errors import CallerError, Cancelled, DeadlineExceeded, HuteroxError, InvalidInput, ModelError
 from huterox_wire.header import Header, unpack_header
-from huterox_wire.kinds import Kind
-from huterox_wire.message import Message, decode, slice_tensors
-from huterox_wire.meta import decode_call
 
 SLOW_US: Final = 200
 """After a call that took longer, look for cancellations before the next one."""
 
-_TOKEN_REFERENCES: Final = 2  # the local variable, and the argument of getrefcount
+_OUR_REFERENCES: Final = 2  # the local variable, and the argument of getrefcount
 
 
 class Calls:
@@ -34,9 +32,9 @@ class Calls:
 
     def __init__(self, lane: ContainerEnd, model: Model, expected: Expected) -> None:
         self.lane = lane
-        self.kept_count = 0  # requests whose bytes the model still holds
-        self._model = model
-        self._expected = expected
+        self.kept: set[int] = set()  # blocks of requests whose bytes the model still holds
+        self._plans = Plans(model, expected)
+        self._inputs: RequestBytes | None = None  # of the running call, where it has tensors
         self._answers = Answers(lane)
         self._queue: deque[Request] = deque()
         self._running: int | None = None
@@ -44,7 +42,7 @@ class Calls:
         self._is_slow = False
 
     def step(self) -> bool:
-        """Hot path. Take what has come and run one call; False: there was none.
+        """Hot path. Run one call, if there is one; are there more that have been taken already?
 
         Raises:
             LaneDead, PeerProtocolError: the lane is over.
@@ -55,7 +53,12 @@ class Calls:
             if not queue:
                 return False
         self._run(queue.popleft())
-        return True
+        return bool(queue)
+
+    def look(self) -> bool:
+        """Take what has come; is there a call to run? Raises as `step`."""
+        self._take()
+        return bool(self._queue)
 
     def _take(self) -> None:
         for request in self.lane.take():
@@ -89,66 +92,58 @@ class Calls:
         # From before anything of the call runs until its answer can be seen: should the process die in between, the
         # kernel must not call it unstarted.
         lane.begin(call_id)
-        started_ns = time.monotonic_ns()
+        self._answers.told_ns = started_ns = time.monotonic_ns()
         self._running = call_id
         self._cancelled = False
-        token = Token(lane.view(offset, nbytes))
-        block = self._answer(token, call_id, deadline_us, stream, started_ns)
+        kind, at, size = self._answer(lane.view(offset, nbytes), call_id, deadline_us, stream, started_ns)
         self._running = None
-        released = getrefcount(token) == _TOKEN_REFERENCES
-        kind, at, size = block
+        inputs, self._inputs = self._inputs, None
+        released = inputs is None or getrefcount(inputs) == _OUR_REFERENCES
         lane.publish_reply(kind, call_id, at, size, request_released=released)
         lane.flush()
-        if not released:
-            self._keep(token, offset)
-        busy_us = (time.monotonic_ns() - started_ns) // 1000
+        if inputs is not None and not released:
+            self._keep(inputs, offset)
+        busy_us = (self._answers.told_ns - started_ns) // 1000
         self._is_slow = busy_us > SLOW_US
         lane.end(call_id, busy_us, kind == ERROR)
 
-    def _keep(self, token: Token, offset: int) -> None:
+    def _keep(self, inputs: RequestBytes, offset: int) -> None:
         """The model has kept a view of its input: release the request's block when the last one is gone."""
-        self.kept_count += 1
-        weakref.finalize(token, self._release, offset).atexit = False
+        self.kept.add(offset)
+        weakref.finalize(inputs, self._release, offset).atexit = False
 
     def _release(self, offset: int) -> None:
         """Runs in a garbage collection, in any thread."""
-        self.kept_count -= 1
+        self.kept.discard(offset)
         self.lane.release_request(offset)
 
-    def _answer(self, token: Token, call_id: int, deadline_us: int, stream: bool, started_ns: int) -> Block:
+    def _answer(self, view: memoryview, call_id: int, deadline_us: int, stream: bool, started_ns: int) -> Block:
         """Hot path. The call's final answer, written but not published. Leaves no reference to the inputs behind."""
         try:
             if deadline_us and started_ns > deadline_us * 1000:
                 raise _late(deadline_us, started_ns)
-            message = decode((token.view,))
-            header = message.header
-            result = self._invoke(message, token)
+            header = unpack_header(view)
+            result = self._invoke(header, view)
             if isinstance(result, Generator):
                 return self._stream(result, header, call_id, deadline_us, stream)
             return self._answers.values(REPLY, header.request_id, header.handle, result, deadline_us)
         except HuteroxError as exc:
-            request_id, handle = _identity(token.view)
-            return self._answers.error(request_id, handle, exc, 0)
+            request_id, handle = _identity(view)
+            return self._answers.error(request_id, handle, exc, busy_us=self._answers.lap_us())
 
-    def _invoke(self, message: Message, token: Token) -> Any:
+    def _invoke(self, header: Header, view: memoryview) -> Any:
         """Hot path. Decode, check, call the model.
 
         Raises:
             HuteroxError: of the caller's making, or ModelError.
         """
-        if message.header.kind is not Kind.CALL:
-            raise InvalidInput(f"a container takes calls, not {message.header.kind.name}")
-        meta = decode_call(bytes(message.meta))  # a copy: nobody changes it after the check
-        method = self._model.method(meta.method)
-        specs = meta.tensors
-        self._expected.check(meta.params, specs)
-        if specs:
-            tensors = slice_tensors(message, [spec.nbytes for spec in specs])
-            values = values_of(meta.params, specs, tensors, method.torch_inputs, token)
+        plan = self._plans.plan(header, view)
+        if plan.inputs:
+            self._inputs = bytes_of(view)
+            values = plan.values(view, self._inputs)
         else:
-            slice_tensors(message, ())
-            values = meta.params
-        method.check(values.keys())
+            values = plan.params.copy()
+        method = plan.method
         try:
             result = method(values)
         except CallerError:
@@ -157,7 +152,7 @@ class Calls:
             raise model_error(exc) from None
         if inspect.iscoroutine(result):
             result.close()
-            raise ModelError(f"{meta.method}() is a coroutine function; a model's methods are plain or generators")
+            raise ModelError(f"{method.name}() is a coroutine function; a model's methods are plain or generators")
         return result
 
     def _stream(

@@ -1,13 +1,12 @@
 """From the bytes of a request to the values that a model is called with, and the checks on them.
 
 Arrays are read-only views on the request's block in the lane, never copies. The block may be given back only when the
-last view of it is gone, and a model may keep one. So every array's bytes belong to a `RequestBytes`, and all of those
-of one request hold one `Token`: who holds a view holds the token. NumPy shortens chains of views, but never past a
-subclass of ndarray, and that is why there is one.
+last view of it is gone, and a model may keep one. So all arrays of a request are views on one `RequestBytes`: who holds
+an array holds that. NumPy shortens chains of views, but never past a subclass of ndarray, and that is why it is one.
 """
 
 import sys
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,28 +14,37 @@ import numpy as np
 from huterox_kernel.worker.runtimes.base import LoadError
 from huterox_wire.dtypes import ITEM_NBYTES
 from huterox_wire.errors import InvalidInput
-from huterox_wire.header import Buffer
 from huterox_wire.meta import TensorSpec
 from huterox_wire.nodes import InputSpec
-from huterox_wire.payload import BFLOAT16, DTYPE_OF_NAME
+from huterox_wire.payload import BFLOAT16
 
 _new_array = np.ndarray
 _uint8 = np.dtype(np.uint8)
 
 
-class Token:
-    """Lives as long as anybody can see the request's bytes. Holds the lane's memory open with `view`."""
-
-    __slots__ = ("view", "__weakref__")
-
-    def __init__(self, view: memoryview) -> None:
-        self.view = view
-
-
 class RequestBytes(np.ndarray[Any, Any]):
-    """The bytes of one input, and the token of its request."""
+    """The bytes of one request. Lives as long as anybody can see them.
 
-    token: Token
+    `memory` keeps the lane's memory mapped: NumPy holds the memory's owner, but does not keep it from being closed.
+    """
+
+    __slots__ = ("memory",)
+    memory: memoryview
+
+
+def bytes_of(view: memoryview) -> RequestBytes:
+    """Hot path. The bytes that the arrays of a request are made of."""
+    block = RequestBytes(len(view), _uint8, view)
+    block.memory = view
+    return block
+
+
+def array_at(spec: TensorSpec, dtype: np.dtype[Any], block: RequestBytes, start: int) -> Any:
+    """Hot path. A read-only array over a request's bytes. Raises InvalidInput: no array can have this shape."""
+    try:
+        return _new_array(spec.shape, dtype, block, start)
+    except (ValueError, OverflowError) as exc:
+        raise _cannot_be_had(spec, exc) from exc
 
 
 class _Writable:
@@ -49,58 +57,27 @@ class _Writable:
     __slots__ = ("__array_interface__", "owner")
 
 
-def values_of(
-    params: dict[str, Any],
-    specs: Sequence[TensorSpec],
-    tensors: Sequence[Buffer],
-    torch_inputs: Container[str],
-    token: Token,
-) -> dict[str, Any]:
-    """Hot path. All inputs by name: `params`, and an array or torch tensor over each tensor's bytes.
-
-    Raises:
-        InvalidInput: a name given twice, a dtype or shape that this machine or torch does not have.
-    """
-    values = params
-    for spec, tensor in zip(specs, tensors, strict=True):
-        name = spec.name
-        if name in values:
-            raise InvalidInput(f"{name!r} is given twice")
-        dtype = DTYPE_OF_NAME.get(spec.dtype)
-        if dtype is None:
-            values[name] = _without_dtype(spec, tensor)
-            continue
-        block = RequestBytes(len(tensor), _uint8, tensor)
-        block.token = token
-        try:
-            if name in torch_inputs:
-                values[name] = _torch_tensor(spec, block, dtype)
-            else:
-                values[name] = _new_array(spec.shape, dtype, block)
-        except (ValueError, TypeError) as exc:
-            raise InvalidInput(f"{name!r}: {spec.dtype} of shape {spec.shape} cannot be had here: {exc}") from exc
-    return values
-
-
-def _without_dtype(spec: TensorSpec, tensor: Buffer) -> bytes:
-    if spec.dtype == "bytes":
-        return bytes(tensor)
-    raise InvalidInput(f"{spec.name!r}: this machine has no dtype {spec.dtype!r}", dtype=spec.dtype)
-
-
-def _torch_tensor(spec: TensorSpec, block: RequestBytes, dtype: np.dtype[Any]) -> Any:
+def tensor_at(spec: TensorSpec, dtype: np.dtype[Any], block: RequestBytes, start: int) -> Any:
+    """A torch tensor over a request's bytes. Raises InvalidInput: torch has no such dtype or shape."""
     torch = sys.modules["torch"]
     is_bfloat16 = dtype == BFLOAT16
-    memory = _Writable()
-    memory.owner = block  # type: ignore[attr-defined]
-    memory.__array_interface__ = {  # type: ignore[attr-defined]
+    source = _Writable()
+    source.owner = block  # type: ignore[attr-defined]
+    source.__array_interface__ = {  # type: ignore[attr-defined]
         "version": 3,
         "shape": tuple(spec.shape),
         "typestr": "<u2" if is_bfloat16 else dtype.str,
-        "data": (block.__array_interface__["data"][0], False),
+        "data": (block.__array_interface__["data"][0] + start, False),
     }
-    tensor = torch.from_numpy(np.asarray(memory))
+    try:
+        tensor = torch.from_numpy(np.asarray(source))
+    except (ValueError, OverflowError, TypeError, RuntimeError) as exc:
+        raise _cannot_be_had(spec, exc) from exc
     return tensor.view(torch.bfloat16) if is_bfloat16 else tensor
+
+
+def _cannot_be_had(spec: TensorSpec, exc: Exception) -> InvalidInput:
+    return InvalidInput(f"{spec.name!r}: {spec.dtype} of shape {spec.shape} cannot be had here: {exc}")
 
 
 class Expected:

@@ -37,8 +37,8 @@ def serve(control_descriptor: int, fork_s: float) -> int:
         return 0
     start, lane = _begin(*received)
     try:
-        model, timings_s = _load(start, sock)
         expected = Expected(start.model.inputs)
+        model, timings_s = _load(start, sock)
     except BaseException as exc:  # noqa: BLE001 - whatever it is, the kernel must learn why there is no model
         _report_failure(sock, exc)
         return 1
@@ -102,8 +102,9 @@ class Loop:
         self._lanes = lanes
         self._closing = False
         self._idle = False
+        self._control = sock.fileno()
         self._poller = select.poll()
-        self._poller.register(sock.fileno(), select.POLLIN)
+        self._poller.register(self._control, select.POLLIN)
         for calls in lanes:
             self._poller.register(calls.lane.fileno(), select.POLLIN)
 
@@ -112,40 +113,42 @@ class Loop:
         lanes = self._lanes
         try:
             while True:
-                busy = False
+                more = False
                 for calls in lanes:
                     if calls.step():
-                        busy = True
-                if busy:
-                    self._idle = False
+                        more = True
+                if more:
                     continue
-                if self._closing:
+                if not self._closing:
+                    self._wait()
+                elif not any(calls.look() for calls in lanes):
                     return 0
-                self._wait()
         except (LaneDead, PeerProtocolError) as exc:
             print(f"the lane has ended: {exc}", file=sys.stderr)  # noqa: T201 - the container's log
-            return 0
+            return 1
 
     def _wait(self) -> None:
-        """Until a doorbell rings or the kernel has an order; do meanwhile what only an idle worker has time for."""
+        """Hot path. Until a doorbell rings or the kernel has an order."""
+        patience_ms = None if self._idle else IDLE_S * 1000.0
         for calls in self._lanes:
             if calls.lane.releases_pending:
                 calls.lane.flush_releases()
-        ready = self._poller.poll(self._patience_ms())
-        if any(descriptor == self._sock.fileno() for descriptor, _ in ready):
-            self._obey()
-        if not ready and not self._idle and not self._kept():
-            self._idle = True
-            for calls in self._lanes:
-                calls.lane.trim()
+            if calls.kept or calls.lane.releases_pending:
+                patience_ms = KEPT_LOOK_S * 1000.0
+        ready = self._poller.poll(patience_ms)
+        for descriptor, _ in ready:
+            if descriptor == self._control:
+                self._obey()
+        if ready:
+            self._idle = False
+        elif patience_ms != KEPT_LOOK_S * 1000.0:
+            self._on_idle()
 
-    def _patience_ms(self) -> float | None:
-        if self._kept():
-            return KEPT_LOOK_S * 1000.0
-        return None if self._idle else IDLE_S * 1000.0
-
-    def _kept(self) -> bool:
-        return any(calls.kept_count or calls.lane.releases_pending for calls in self._lanes)
+    def _on_idle(self) -> None:
+        """What only an idle worker has time for; once, until something happens."""
+        self._idle = True
+        for calls in self._lanes:
+            calls.lane.trim()
 
     def _obey(self) -> None:
         received = control.receive(self._sock, _DECODE)

@@ -1,5 +1,6 @@
 """From a fresh fork to a worker: cut the ties to the zygote, take the log as output, become a process of its own."""
 
+import atexit
 import faulthandler
 import fcntl
 import gc
@@ -8,7 +9,7 @@ import random
 import signal
 import sys
 import time
-from typing import Final
+from typing import Final, NoReturn
 
 from huterox_kernel.prctl import die_with_parent, set_process_name
 from huterox_kernel.worker.control import ForkOrder
@@ -17,8 +18,8 @@ from huterox_kernel.worker.loop import serve
 CONTROL_DESCRIPTOR: Final = 3
 
 
-def become_worker(order: ForkOrder, control: int, log: int, zygote_pid: int) -> int:
-    """Set this process up and serve until told to end. Returns the exit code."""
+def become_worker(order: ForkOrder, control: int, log: int, zygote_pid: int) -> NoReturn:
+    """Set this process up, serve until told to end, and end."""
     die_with_parent(zygote_pid)
     fork_s = time.monotonic() - order.sent_s
     os.setpgid(0, 0)  # what the model starts can be ended with it
@@ -29,7 +30,19 @@ def become_worker(order: ForkOrder, control: int, log: int, zygote_pid: int) -> 
     faulthandler.enable(2)
     _reseed()
     gc.enable()
-    return serve(CONTROL_DESCRIPTOR, fork_s)
+    _leave(serve(CONTROL_DESCRIPTOR, fork_s))
+
+
+def _leave(code: int) -> NoReturn:
+    """End without taking the interpreter down, which would copy the zygote's pages only to free what is in them.
+
+    What the model asked to be done at the end is done: finalizers of its objects, and functions given to `atexit`.
+    """
+    gc.collect()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _arrange_descriptors(control: int, log: int) -> None:

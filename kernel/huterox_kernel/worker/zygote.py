@@ -55,7 +55,9 @@ def main(argv: list[str]) -> int:
     gc.freeze()
     sock = socket.socket(fileno=arguments.descriptor)
     worker = Orders(sock, select.poll()).serve(arguments.modules, arguments.skipped)
-    return worker() if worker is not None else 0
+    if worker is not None:
+        worker()
+    return 0
 
 
 def preload(arguments: Arguments) -> None:

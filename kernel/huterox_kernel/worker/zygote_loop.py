@@ -5,6 +5,7 @@ import select
 import socket
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from huterox_kernel.worker import control, process
 from huterox_kernel.worker.control import Decoder, Ended, Forked, ForkFailed, ForkOrder, ZygoteReady, close_all
@@ -19,7 +20,7 @@ class Orders:
         self._decode = Decoder(control.ToZygote)
         self._workers: dict[int, tuple[int, int]] = {}  # pidfd -> container, pid
 
-    def serve(self, modules: list[str], skipped: dict[str, str]) -> Callable[[], int] | None:
+    def serve(self, modules: list[str], skipped: dict[str, str]) -> Callable[[], NoReturn] | None:
         """Returns None when the kernel has closed; in a forked child, what the child is to do.
 
         The child leaves the zygote's frames before it becomes a worker, so that none of their objects stay with it.
@@ -37,7 +38,7 @@ class Orders:
                 if (worker := self._obey(*packet)) is not None:
                     return worker
 
-    def _obey(self, order: ForkOrder, descriptors: list[int]) -> Callable[[], int] | None:
+    def _obey(self, order: ForkOrder, descriptors: list[int]) -> Callable[[], NoReturn] | None:
         if len(descriptors) != 2:
             close_all(descriptors)
             control.send(self._sock, ForkFailed(order.container, f"{len(descriptors)} descriptors came, not 2"))
@@ -57,7 +58,7 @@ class Orders:
         self._watch(order.container, pid)
         return None
 
-    def _child(self, order: ForkOrder, descriptors: list[int], zygote_pid: int) -> Callable[[], int]:
+    def _child(self, order: ForkOrder, descriptors: list[int], zygote_pid: int) -> Callable[[], NoReturn]:
         self._sock.detach()  # or its finalizer would close a number that is somebody else's by then
         log, worker_control = descriptors
         return lambda: process.become_worker(order, worker_control, log, zygote_pid)

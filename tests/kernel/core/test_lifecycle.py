@@ -1,6 +1,7 @@
 """The worker's life cycle, entry by entry."""
 
 import pytest
+
 from huterox_kernel.core.lifecycle import TRANSITIONS, IllegalTransition, State, Step, after
 
 LEGAL = [

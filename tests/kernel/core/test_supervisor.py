@@ -4,11 +4,13 @@ import math
 from typing import Any
 
 import pytest
+
 from huterox_kernel.core.effects import (
     AdmitCalls,
     AskToClose,
     Discard,
     Exit,
+    FailCalls,
     KillWorker,
     Note,
     RefuseCalls,
@@ -67,9 +69,13 @@ def ready(core: Supervisor, container: int = A, now_s: float = 0.0, **values: An
 
 
 def gone(effects: list[Any]) -> ContainerEvent:
-    (report,) = [effect for effect in effects if isinstance(effect, Report)]
+    """The event, and around it: what was held is given back before anybody hears of it, and callers hear last."""
+    discard, report, fail = effects[:3]
+    assert isinstance(discard, Discard)
+    assert isinstance(report, Report)
+    assert isinstance(fail, FailCalls)
     assert report.event.what == "gone"
-    assert isinstance(effects[0], Discard)  # what was held is given back before anybody hears that it is
+    assert fail.reason == report.event.reason
     return report.event
 
 
@@ -277,7 +283,8 @@ def test_a_crash_is_reported_with_how_it_ended() -> None:
     core = supervisor()
     ready(core)
     effects = core.on(WorkerEnded(A, "killed by SIGKILL"), 1.0)
-    assert effects[0] == Discard(A, "killed by SIGKILL")
+    assert effects[0] == Discard(A)
+    assert effects[2] == FailCalls(A, "killed by SIGKILL")
     event = gone(effects)
     assert (event.cause, event.reason, event.pid) == ("crashed", "killed by SIGKILL", 101)
 

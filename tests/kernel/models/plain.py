@@ -1,13 +1,16 @@
 """Models for the kernel's tests: what a user would write, and what a user would get wrong."""
 
+import atexit
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from huterox_wire.errors import InvalidInput
 
 
 class Echo:
@@ -17,6 +20,7 @@ class Echo:
         self.device = device
         self.offset = offset
         self.kept: list[Any] = []
+        self.watch: Callable[[], None] = lambda: None
 
     def predict(self, x: np.ndarray) -> dict[str, Any]:
         return {"x": x, "device": self.device}
@@ -38,6 +42,13 @@ class Echo:
         total = float(sum(float(x[0]) for x in self.kept))
         self.kept.clear()
         return total
+
+    def knot(self, x: np.ndarray) -> None:
+        knot: list[Any] = [x]
+        knot.append(knot)
+
+    def watched(self) -> None:
+        self.watch()
 
     def zeros(self, nbytes: int) -> np.ndarray:
         return np.zeros(nbytes, np.uint8)
@@ -92,6 +103,12 @@ class Faulty:
     def recurses(self) -> None:
         self.recurses()
 
+    def raises_at_length(self) -> None:
+        raise RuntimeError("x" * 100_000 + "the end")
+
+    def refuses(self) -> None:
+        raise InvalidInput("only square images")
+
     def gives_objects(self) -> np.ndarray:
         return np.array([object()])
 
@@ -119,6 +136,16 @@ class NoLoad:
 class NeverLoads:
     def __init__(self) -> None:
         time.sleep(60)
+
+
+class Farewell:
+    """Has something to say at its end."""
+
+    def __init__(self) -> None:
+        atexit.register(print, "from atexit")
+
+    def __del__(self) -> None:
+        print("from the finalizer")  # noqa: T201
 
 
 class Warm:

@@ -110,9 +110,15 @@ def _find_class(spec: ModelSpec) -> Callable[..., Any]:
         module = importlib.import_module(module_text)
     factory = getattr(module, class_name, None)
     if not callable(factory):
-        classes = sorted(name for name, value in vars(module).items() if inspect.isclass(value) and name[0] != "_")
-        raise LoadError(f"{module_text} has no class {class_name!r}; it has {', '.join(classes) or 'none'}")
+        classes = ", ".join(_classes_of(module)) or "none"
+        raise LoadError(f"{module_text} has no class {class_name!r}; it has {classes}")
     return typing.cast(Callable[..., Any], factory)
+
+
+def _classes_of(module: ModuleType) -> list[str]:
+    """Names of the classes that the module itself defines."""
+    own = [value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__]
+    return sorted(cls.__name__ for cls in own if not cls.__name__.startswith("_"))
 
 
 def _search(directory: str) -> None:
@@ -147,8 +153,9 @@ def _arguments(spec: ModelSpec, factory: Callable[..., Any]) -> dict[str, Any]:
     try:
         signature.bind(**arguments)
     except TypeError as exc:
+        takes = signature.replace(return_annotation=inspect.Signature.empty)
         name = getattr(factory, "__name__", spec.entry)
-        raise LoadError(f"{name}{signature} cannot be called with [params] {sorted(spec.params)}: {exc}") from exc
+        raise LoadError(f"{name}{takes} cannot be called with [params] {sorted(spec.params)}: {exc}") from exc
     return arguments
 
 

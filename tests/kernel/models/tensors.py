@@ -1,0 +1,40 @@
+"""Models that take and give torch tensors."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class Tensors:
+    def predict(self, x: torch.Tensor) -> dict[str, Any]:
+        return {"y": x + 1, "dtype": str(x.dtype), "contiguous": x.is_contiguous()}
+
+    def by_text(self, x: "torch.Tensor") -> str:
+        return type(x).__name__
+
+    def optional(self, x: torch.Tensor | None = None) -> str:
+        return type(x).__name__
+
+    def array(self, x: np.ndarray) -> str:
+        return type(x).__name__
+
+    def half(self, x: torch.Tensor) -> torch.Tensor:
+        return x.to(torch.bfloat16)
+
+    def needs_grad(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.Parameter(x.clone())
+
+    def address(self, x: torch.Tensor) -> int:
+        return x.data_ptr()
+
+    def keep(self, x: torch.Tensor) -> None:
+        self.kept = x[1:]
+
+    def forget(self) -> float:
+        total = float(self.kept.sum())
+        del self.kept
+        return total
+
+    def threads(self) -> int:
+        return torch.get_num_threads()

@@ -1,0 +1,20 @@
+"""What a worker and its zygote import: nothing that a fork must not carry, nothing heavy before it is wanted."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def imported_by(module: str) -> set[str]:
+    code = f"import {module}, sys; print(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+@pytest.mark.parametrize("module", ["huterox_kernel.worker.zygote_loop", "huterox_kernel.worker.loop"])
+def test_a_worker_imports_no_sockets_of_zeromq_no_event_loop_and_no_torch(module: str) -> None:
+    assert not {"zmq", "asyncio", "uvloop", "torch", "psutil"} & imported_by(module)
+
+
+def test_the_zygote_itself_imports_next_to_nothing() -> None:
+    assert not {"numpy", "msgspec", "huterox_wire", "huterox_shm"} & imported_by("huterox_kernel.worker.zygote")

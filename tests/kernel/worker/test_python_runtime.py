@@ -1,0 +1,147 @@
+"""Loading plain Python classes, and what their signatures take."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from huterox_kernel.worker.runtimes import python
+from huterox_kernel.worker.runtimes.base import LoadError
+from huterox_wire.errors import InvalidInput, NotFound
+from huterox_wire.nodes import ModelSpec
+
+from .conftest import MODELS, Bench
+
+Make = Callable[..., Bench]
+
+
+@pytest.fixture(autouse=True)
+def clean_imports() -> Iterator[None]:
+    path, modules = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if name.startswith("huterox_model_") or name in ("package_of_models", "sibling"):
+            del sys.modules[name]
+
+
+def load(entry: str, **values: Any) -> python.PythonModel:
+    return python.load(ModelSpec(**{"name": "m", "source_dir": str(MODELS), "entry": entry, **values}), lambda _: None)
+
+
+def test_stages_are_announced_in_order(bench: Make) -> None:
+    assert bench("plain.py:Warm").stages == ["import", "load", "warmup"]
+
+
+def test_warmup_runs_before_the_first_call(bench: Make) -> None:
+    assert bench("plain.py:Warm").result() == {"result": 1}
+
+
+def test_the_constructor_gets_params_and_the_device_if_it_takes_one(bench: Make) -> None:
+    worker = bench("plain.py:Echo", params={"offset": 5})
+    assert worker.result(x=np.zeros(1))["device"] == "cpu"
+    assert worker.result("plus", x=np.zeros(1))["result"].tolist() == [6.0]
+
+
+def test_a_device_among_the_params_wins(bench: Make) -> None:
+    assert bench("plain.py:Echo", params={"device": "cpu:0"}).result(x=np.zeros(1))["device"] == "cpu:0"
+
+
+def test_params_that_the_constructor_does_not_take_are_a_clear_error() -> None:
+    with pytest.raises(LoadError, match=r"Echo\(.*\) cannot be called with \[params\] \['offste'\]: .*'offste'"):
+        load("plain.py:Echo", params={"offste": 5})
+
+
+def test_a_factory_function_may_stand_for_the_class() -> None:
+    assert load("signatures.py:factory", params={"greeting": "hi"}).method("keyword")({"a": 1}) == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"),
+    [
+        ("plain.py", "expected path/file.py:Class or package.module:Class"),
+        ("plain.py:", "expected path/file.py:Class"),
+        (":Class", "expected path/file.py:Class"),
+        ("absent.py:Class", "no such file: .*absent.py"),
+        ("plain.py:Absent", r"plain.py has no class 'Absent'; it has Echo, "),
+        ("plain.py:np", "has no class 'np'"),
+    ],
+)
+def test_an_entry_that_leads_nowhere_is_a_clear_error(entry: str, text: str) -> None:
+    with pytest.raises(LoadError, match=text):
+        load(entry)
+
+
+def test_an_import_that_fails_is_raised_as_it_is() -> None:
+    with pytest.raises(ModuleNotFoundError, match="a_module_that_nobody_has"):
+        load("broken_import.py:Model")
+
+
+def test_a_module_that_does_not_exist_is_raised_as_it_is() -> None:
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        load("no_such_package.module:Class")
+
+
+def test_a_package_beside_the_model_file_can_be_the_entry(tmp_path: Path) -> None:
+    package = tmp_path / "package_of_models"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "one.py").write_text("class Model:\n    def predict(self): return 'one'\n")
+    model = load("package_of_models.one:Model", source_dir=str(tmp_path))
+    assert model.method("predict")({}) == "one"
+
+
+def test_a_file_may_import_what_lies_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "sibling.py").write_text("value = 3\n")
+    (tmp_path / "deep" / "model.py").write_text(
+        "import sibling\nclass Model:\n    def predict(self): return sibling.value\n"
+    )
+    assert load("deep/model.py:Model", source_dir=str(tmp_path)).method("predict")({}) == 3
+
+
+def test_cuda_that_is_not_there_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huterox_kernel.worker.runtimes.base._cuda_is_available", lambda: False)
+    with pytest.raises(LoadError, match="CUDA"):
+        load("plain.py:Echo", device="cuda")
+
+
+# Signatures.
+
+
+def call(model: python.PythonModel, name: str, **values: Any) -> Any:
+    method = model.method(name)
+    method.check(values.keys())
+    return method(values)
+
+
+def test_positional_only_parameters_are_given_in_their_order() -> None:
+    model = load("signatures.py:Signatures")
+    assert call(model, "positional", c=30, a=10) == [10, 2, 30]
+    assert call(model, "positional", b=20, a=10) == [10, 20, 3]
+
+
+def test_keyword_only_static_and_class_methods_can_be_called() -> None:
+    model = load("signatures.py:Signatures")
+    assert call(model, "keyword", a=4) == 4
+    assert call(model, "static", a=5) == 5
+    assert call(model, "of_class", a=6) == "Signatures6"
+
+
+def test_variadic_parameters_are_no_names() -> None:
+    model = load("signatures.py:Signatures")
+    assert call(model, "packs") == 1
+    with pytest.raises(InvalidInput, match="'values' is not known"):
+        call(model, "packs", values=1)
+
+
+def test_an_annotation_that_does_not_resolve_is_no_obstacle() -> None:
+    assert call(load("signatures.py:Signatures"), "unknown_annotation", x=np.ones(3)) == 3
+
+
+def test_functions_that_instances_hold_are_no_methods() -> None:
+    with pytest.raises(NotFound):
+        load("signatures.py:Signatures").method("helper")
