@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from tools.lifecycles import PAGE, TABLES, redraw
 
 ROOT = PAGE.parent

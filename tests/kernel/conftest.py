@@ -16,14 +16,15 @@ import psutil
 import pytest
 import zmq
 
-from huterox_wire.errors import HuteroxError
+from huterox_wire.errors import HuteroxError, InvalidInput
 from huterox_wire.header import Header
 from huterox_wire.kinds import Flag, Kind
-from huterox_wire.message import decode, encode, slice_tensors
+from huterox_wire.message import Message, decode, encode, slice_tensors
 from huterox_wire.meta import (
     AdminMeta,
     CallMeta,
     decode_admin_reply,
+    decode_call,
     decode_error,
     decode_reply,
     encode_meta,
@@ -196,18 +197,20 @@ class Switchboard:
             self.events.append(decode_container_event(message.meta))
         return True
 
-    def _on_answer(self, message: Any) -> None:
+    def _on_answer(self, message: Message) -> None:
         header = message.header
         values: Any
         if header.kind is Kind.ERROR:
             values = decode_error(message.meta)
         elif header.request_id in self._asked:
             values = decode_admin_reply(message.meta).result
+        elif header.kind is Kind.CALL:  # handed back, whatever it was
+            try:
+                values = _values(message, decode_call)
+            except InvalidInput:
+                values = None
         else:
-            meta = decode_reply(message.meta)
-            values = join_values(
-                meta.params, meta.tensors, slice_tensors(message, [spec.nbytes for spec in meta.tensors])
-            )
+            values = _values(message, decode_reply)
         self.answers.setdefault(header.request_id, []).append(Answer(header, values))
 
     def until(self, done: Callable[[], Any], timeout_s: float = PATIENCE_S) -> Any:
@@ -260,6 +263,11 @@ class Switchboard:
             lambda: [r for beat in self.heartbeats for r in beat.containers if r.container == container and want(r)],
             timeout_s,
         )[0]
+
+
+def _values(message: Message, decode_meta: Callable[[Any], Any]) -> dict[str, Any]:
+    meta = decode_meta(message.meta)
+    return join_values(meta.params, meta.tensors, slice_tensors(message, [spec.nbytes for spec in meta.tensors]))
 
 
 def _toml(value: Any) -> str:

@@ -7,7 +7,9 @@ lies, and its block is released when the socket is done with it.
     route + frame ─▶ claim, copy, publish ─▶ ring ─▶ worker ─▶ ring ─▶ take ─▶ route + frame
 
 When the lane is full: Busy, at once. When the switchboard takes no answers: they stay where they are, and no more are
-taken. When the container dies: what it had answered is sent, every other call ends as WorkerLost.
+taken. When the container dies: what it had answered is sent, the call that was running ends as WorkerLost, and calls
+that were not started are handed back to the switchboard, as is a call for a container that is not here: it finds
+another container for them.
 """
 
 import time
@@ -49,11 +51,13 @@ _PAD: Final = bytes(64)
 
 
 class Call(NamedTuple):
-    """A call in a lane: where its answer goes. `request_id` is as it stands in the header."""
+    """A call in a lane: where its answer goes, where it lies. `request_id` is as it stands in the header."""
 
     route: bytes
     request_id: bytes
     handle: int
+    offset: int = 0
+    nbytes: int = 0
 
 
 class Lane:
@@ -131,7 +135,10 @@ class Lanes:
             self._loop.remove_reader(lane.end.fileno())
 
     def discard(self, container: int) -> None:
-        """The container has ended: send what it has answered, give the lane back. Other calls wait for `fail_calls`."""
+        """The container has ended: send what it has answered, hand back what was not started, give the lane back.
+
+        Other calls wait for `fail_calls`.
+        """
         self.refuse(container)
         lane = self._lanes.pop(container, None)
         if lane is None:
@@ -141,10 +148,17 @@ class Lanes:
         running = lane.end.counters().current_call
         self._answer_last(lane)
         lane.end.mark_dead()
-        lane.end.close()
         self._lost[container] = [
-            (call, "maybe" if call_id == running else "no") for call_id, call in lane.calls.items()
+            (call, "maybe" if call_id == running else "no")
+            for call_id, call in lane.calls.items()
+            if call_id == running or not self._hand_back(lane, call)
         ]
+        lane.end.close()
+
+    def _hand_back(self, lane: Lane, call: Call) -> bool:
+        """A call that was not started is still whole in its block. False: it is not what it was, or cannot be sent."""
+        frame = lane.end.view(call.offset, call.nbytes)
+        return frame[REQUEST_ID] == call.request_id and self._link.send(call.route, frame)
 
     def fail_calls(self, container: int, reason: str) -> None:
         """End the calls that a discarded container has left without an answer."""
@@ -190,20 +204,22 @@ class Lanes:
             self.answer(route, header, self._translated(exc))
             return True
         end.write_view(offset, nbytes)[:] = frame
-        self._publish(lane, Call(route, bytes(frame[REQUEST_ID]), handle), header, offset, nbytes, flags, budget_us)
+        call = Call(route, bytes(frame[REQUEST_ID]), handle, offset, nbytes)
+        self._publish(lane, call, header, flags, budget_us)
         return True
 
-    def call_split(self, route: bytes, header: Header, meta: Buffer, tensors: Sequence[Buffer]) -> None:
-        """Lay a call of several frames out in the packed form, in the lane of its container."""
+    def call_split(self, route: bytes, header: Header, meta: Buffer, tensors: Sequence[Buffer]) -> bool:
+        """Lay a call of several frames out in the packed form, in the lane of its container. False: it is not ready."""
         lane = self._ready.get(route[CONTAINER])
         if lane is None:
-            return self.answer(route, header, _not_here(route))
+            return False
         _, flags, count, request_id, handle, budget_us, meta_nbytes = header
         nbytes = packed_nbytes(meta_nbytes, [len(tensor) for tensor in tensors])
         try:
             offset = lane.end.claim(nbytes)
         except ShmError as exc:
-            return self.answer(route, header, self._translated(exc))
+            self.answer(route, header, self._translated(exc))
+            return True
         view = lane.end.write_view(offset, nbytes)
         end = HEADER_NBYTES + meta_nbytes
         first = pack_header(_CALL, flags | _PACKED, count, request_id, handle, budget_us, meta_nbytes)
@@ -214,13 +230,12 @@ class Lanes:
             view[end:start] = _PAD[: start - end]
             end = start + len(tensor)
             view[start:end] = tensor
-        self._publish(lane, Call(route, first[REQUEST_ID], handle), header, offset, nbytes, flags, budget_us)
-        return None
+        self._publish(lane, Call(route, first[REQUEST_ID], handle, offset, nbytes), header, flags, budget_us)
+        return True
 
-    def _publish(
-        self, lane: Lane, call: Call, header: Header, offset: int, nbytes: int, flags: int, budget_us: int
-    ) -> None:
+    def _publish(self, lane: Lane, call: Call, header: Header, flags: int, budget_us: int) -> None:
         """Hot path."""
+        _, _, _, offset, nbytes = call
         self._call_id = call_id = self._call_id + 1
         deadline_us = time.monotonic_ns() // 1000 + budget_us if budget_us else 0
         try:
@@ -262,9 +277,9 @@ class Lanes:
         """Refuse a message of the switchboard's."""
         self._fail(Call(route, header.request_id.to_bytes(8, "little"), header.handle), error)
 
-    def refuse_unready(self, route: bytes, header: Header) -> None:
-        """Refuse a call for a container that is not here, or not ready."""
-        self.answer(route, header, _not_here(route))
+    def hand_back(self, route: bytes, frames: Sequence[Buffer]) -> None:
+        """A call for a container that is not here, or not ready: the switchboard's to place anew."""
+        self._link.send_frames(route, frames)
 
     def _fail(self, call: Call, error: HuteroxError) -> None:
         request_id = int.from_bytes(call.request_id, "little")
@@ -408,8 +423,3 @@ class Lanes:
         for container in list(self._lanes):
             self.discard(container)
             self.fail_calls(container, "the kernel is ending")
-
-
-def _not_here(route: bytes) -> WorkerLost:
-    container = int.from_bytes(route[CONTAINER], "little")
-    return WorkerLost(f"container {text_of(container)} is not ready here", executed="no")

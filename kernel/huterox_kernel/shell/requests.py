@@ -44,7 +44,7 @@ class Requests:
         """Hot path."""
         try:
             if not self._lanes.call(route, frame):
-                self._on_routed(route, decode([frame]))
+                self._on_routed(route, [frame], decode([frame]))
         except HuteroxError as exc:
             self._on_malformed(exc)
 
@@ -58,18 +58,20 @@ class Requests:
     def on_frames(self, route: bytes, frames: list[Buffer]) -> None:
         try:
             message = decode(frames)
+            header, meta, tensors, _ = message
+            if (
+                header.kind is not Kind.CALL
+                or tensors is None
+                or not self._lanes.call_split(route, header, meta, tensors)
+            ):
+                self._on_routed(route, frames, message)
         except HuteroxError as exc:
             self._on_malformed(exc)
-            return
-        if message.header.kind is Kind.CALL and message.tensors is not None:
-            self._lanes.call_split(route, message.header, message.meta, message.tensors)
-        else:
-            self._on_routed(route, message)
 
-    def _on_routed(self, route: bytes, message: Message) -> None:
+    def _on_routed(self, route: bytes, frames: list[Buffer], message: Message) -> None:
         header = message.header
         if header.kind is Kind.CALL:
-            self._lanes.refuse_unready(route, header)
+            self._lanes.hand_back(route, frames)
         elif header.kind is Kind.CANCEL:
             self._lanes.cancel(route, header)
         elif header.kind is Kind.ADMIN:
