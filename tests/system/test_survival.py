@@ -33,6 +33,21 @@ def test_killed_container_ends_its_call_at_once_and_the_next_call_gets_a_fresh_o
         assert "SIGKILL" in crash[0]["reason"]
 
 
+def test_calls_that_a_killed_container_had_not_started_are_answered_by_the_next_one(own: Platform) -> None:
+    with own.client(timeout=30.0) as client:
+        service = serve(client, "Slow")
+        pid = service(seconds=0)["pid"]
+        running = service.submit(seconds=20)
+        queued = [service.submit(seconds=0) for _ in range(20)]
+        eventually(lambda: client.containers()[0]["in_flight"] == 21)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(huterox.WorkerLost):
+            running.result(timeout=10)
+        fresh = {call.result(timeout=20)["pid"] for call in queued}
+        assert len(fresh) == 1
+        assert pid not in fresh
+
+
 def test_container_that_exits_is_reported_with_its_code(own: Platform) -> None:
     with own.client(timeout=30.0) as client:
         service = serve(client, "Slow")

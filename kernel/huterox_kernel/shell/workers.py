@@ -2,7 +2,6 @@
 
 import os
 import socket
-import time
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
 from typing import Final
@@ -88,7 +87,7 @@ class Workers:
             finally:
                 os.close(start_file)
             log = self._logs.open(text_of(container))
-            order = Order(container, model.name, log, theirs.detach(), time.monotonic())
+            order = Order(container, model.name, log, theirs.detach())
         zygotes.order(model.interpreter, order)
 
     def ask_to_close(self, container: int) -> None:

@@ -44,7 +44,6 @@ class Order(NamedTuple):
     model: str
     log: int
     control: int
-    ordered_s: float
 
     def close(self) -> None:
         os.close(self.log)
@@ -137,7 +136,7 @@ class Zygote:
             container = next(iter(self._waiting))
             order = self._waiting.pop(container)
             try:
-                message = ForkOrder(container, order.model, order.ordered_s)
+                message = ForkOrder(container, order.model)
                 control.send(self._sock, message, [order.log, order.control])
             except OSError as exc:
                 self._listener.on_fork_failed(container, f"the zygote takes no orders: {exc.strerror}", "")

@@ -23,11 +23,10 @@ START_NBYTES_MAX: Final = 8 * 1024 * 1024
 
 
 class ForkOrder(Struct, tag=True):
-    """Beside it: the log file, the worker's end of its control socket. `sent_s` is of CLOCK_MONOTONIC."""
+    """Beside it: the log file, the worker's end of its control socket."""
 
     container: int
     model: str
-    sent_s: float
 
 
 class ZygoteReady(Struct, tag=True):

@@ -18,10 +18,10 @@ from huterox_kernel.worker.loop import serve
 CONTROL_DESCRIPTOR: Final = 3
 
 
-def become_worker(order: ForkOrder, control: int, log: int, zygote_pid: int) -> NoReturn:
-    """Set this process up, serve until told to end, and end."""
+def become_worker(order: ForkOrder, control: int, log: int, zygote_pid: int, taken_s: float) -> NoReturn:
+    """Set this process up, serve until told to end, and end. `taken_s` is when the zygote took the order."""
     die_with_parent(zygote_pid)
-    fork_s = time.monotonic() - order.sent_s
+    fork_s = time.monotonic() - taken_s
     os.setpgid(0, 0)  # what the model starts can be ended with it
     _arrange_descriptors(control, log)
     for number in (signal.SIGINT, signal.SIGTERM):

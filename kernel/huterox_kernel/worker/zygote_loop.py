@@ -4,6 +4,7 @@ import os
 import select
 import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -46,6 +47,7 @@ class Orders:
         sys.stdout.flush()
         sys.stderr.flush()
         zygote_pid = os.getpid()
+        taken_s = time.monotonic()
         try:
             pid = os.fork()
         except OSError as exc:
@@ -53,15 +55,17 @@ class Orders:
             control.send(self._sock, ForkFailed(order.container, f"cannot fork: {exc.strerror}"))
             return None
         if pid == 0:
-            return self._child(order, descriptors, zygote_pid)
+            return self._child(order, descriptors, zygote_pid, taken_s)
         close_all(descriptors)
         self._watch(order.container, pid)
         return None
 
-    def _child(self, order: ForkOrder, descriptors: list[int], zygote_pid: int) -> Callable[[], NoReturn]:
+    def _child(
+        self, order: ForkOrder, descriptors: list[int], zygote_pid: int, taken_s: float
+    ) -> Callable[[], NoReturn]:
         self._sock.detach()  # or its finalizer would close a number that is somebody else's by then
         log, worker_control = descriptors
-        return lambda: process.become_worker(order, worker_control, log, zygote_pid)
+        return lambda: process.become_worker(order, worker_control, log, zygote_pid, taken_s)
 
     def _watch(self, container: int, pid: int) -> None:
         pidfd = os.pidfd_open(pid)
