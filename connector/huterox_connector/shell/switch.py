@@ -177,9 +177,7 @@ class Switch:
         if len(first) < HEADER_NBYTES:
             return
         call = self._calls.answered(kernel, caller, first)
-        if call is None and not self._board.answered_by_kernel(
-            kernel, caller, _REQUEST_ID.unpack_from(first.buffer)[0]
-        ):
+        if call is None and not self._is_asked_for(kernel, caller, frames):
             return  # nobody waits for it any more
         try:
             send = self._front.send

@@ -206,6 +206,21 @@ def test_kernel_that_disconnects_loses_its_calls(daemon: Daemon) -> None:
     assert decode_error(caller.receive()[0][40:]).code == "WorkerLost"
 
 
+def test_call_that_a_kernel_hands_back_goes_to_a_fresh_container(daemon: Daemon) -> None:
+    caller, kernel, handle, container = serve(daemon)
+    tensor = os.urandom(100_000)
+    caller.send(encode(Kind.CALL, 11, handle, 8_000_000, b"\x80", [tensor]))
+    route, frames = kernel.receive_call()
+    kernel.send([route, *frames])
+    create = msgspec.msgpack.decode(kernel.receive_control(Kind.CREATE), type=CreateMeta)
+    assert create.container != container
+    kernel.send_control(Kind.EVENT, ContainerEvent(container, "gone", cause="crashed", reason="killed by SIGKILL"))
+    kernel.send_control(Kind.EVENT, ContainerEvent(create.container, "ready", pid=2))
+    route, frames = kernel.receive_call()
+    assert int.from_bytes(route[:8], "little") == create.container
+    assert frames[1:] == [b"\x80", tensor]
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_what_was_acknowledged_is_there_after_a_restart(daemon: Daemon, how: int) -> None:
     _, _, handle, _ = serve(daemon)
