@@ -4,7 +4,9 @@ import json
 import os
 import signal
 import time
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +17,19 @@ import huterox
 pytestmark = pytest.mark.system
 
 
+def running_call(service: huterox.Service, platform: Platform) -> "Future[dict[str, Any]]":
+    """A long call of `Slow` that the model is executing."""
+    mark = platform.folder.parent / "running"
+    call = service.submit(seconds=20, mark=str(mark))
+    eventually(mark.exists)
+    return call
+
+
 def test_killed_container_ends_its_call_at_once_and_the_next_call_gets_a_fresh_one(own: Platform) -> None:
     with own.client(timeout=30.0) as client:
         service = serve(client, "Slow")
         pid = service(seconds=0)["pid"]
-        call = service.submit(seconds=20)
-        eventually(lambda: client.containers()[0]["in_flight"])
+        call = running_call(service, own)
         killed_s = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(huterox.WorkerLost) as caught:
@@ -37,7 +46,7 @@ def test_calls_that_a_killed_container_had_not_started_are_answered_by_the_next_
     with own.client(timeout=30.0) as client:
         service = serve(client, "Slow")
         pid = service(seconds=0)["pid"]
-        running = service.submit(seconds=20)
+        running = running_call(service, own)
         queued = [service.submit(seconds=0) for _ in range(20)]
         eventually(lambda: client.containers()[0]["in_flight"] == 21)
         os.kill(pid, signal.SIGKILL)
@@ -111,8 +120,7 @@ def test_kernel_that_is_killed_takes_its_containers_along_and_a_new_one_serves(o
     with own.client(timeout=30.0) as client:
         service = serve(client, "Slow")
         pid = service(seconds=0)["pid"]
-        call = service.submit(seconds=20)
-        eventually(lambda: client.containers()[0]["in_flight"])
+        call = running_call(service, own)
         os.kill(own.pid_of("kernel"), signal.SIGKILL)
         with pytest.raises(huterox.WorkerLost):
             call.result(timeout=10)

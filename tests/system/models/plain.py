@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +21,11 @@ class Echo:
 
 
 class Slow:
-    def predict(self, seconds: float) -> dict[str, object]:
+    """`mark` is a file that appears once the call runs."""
+
+    def predict(self, seconds: float, mark: str = "") -> dict[str, object]:
+        if mark:
+            Path(mark).touch()
         time.sleep(seconds)
         return {"pid": os.getpid()}
 
