@@ -103,5 +103,8 @@ async def _serve(config: ConnectorConfig, board: Switchboard, switch: Switch, st
 async def _tick(tick_s: float, switch: Switch) -> None:
     while True:
         await asyncio.sleep(tick_s)
-        switch.on(Ticked())
-        switch.flush_journal()
+        try:
+            switch.on(Ticked())
+            switch.flush_journal()
+        except Exception:  # noqa: BLE001 - a bug, but deadlines must go on being kept
+            _log.exception("a tick failed")

@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 _MORE: Final = zmq.SNDMORE | zmq.NOBLOCK
 _LAST: Final = zmq.NOBLOCK
 _NOBLOCK: Final = zmq.NOBLOCK
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
 _BUDGET: Final = struct.Struct("<Q")
 _BUDGET_AT: Final = 24
 _REQUEST_ID: Final = struct.Struct("<8xQ")
@@ -60,6 +62,9 @@ class Switch:
         except BaseException:
             self._front.close(linger=0)
             raise
+        # The class underneath: 0.4 us less for each frame than the one that checks what Python gave it.
+        self._to_callers: Any = super(zmq.Socket, self._front).send
+        self._to_kernels: Any = super(zmq.Socket, self._back).send
         self._from_callers = Pipeline(
             [
                 Decode(CALLER_METAS),
@@ -106,9 +111,16 @@ class Switch:
     def pump(self) -> None:
         """Read both sockets, in turns, until neither has anything; after a bounded number let the loop breathe."""
         self._pump_due = False
-        for _ in range(_ROUNDS_MAX):
-            if not self._drain_front() + self._drain_back():
-                return
+        batch_max = self._batch_max
+        try:
+            for _ in range(_ROUNDS_MAX):
+                front_count = self._drain_front()
+                # What came from kernels was sent to callers, which may have swallowed the front's edge.
+                if not self._drain_back() and front_count < batch_max:
+                    return
+        except BaseException:
+            self._pump_soon()  # a bug, but the edge must not be lost over it
+            raise
         self._pump_soon()
 
     def _pump_soon(self) -> None:
@@ -121,11 +133,11 @@ class Switch:
     def _drain_front(self) -> int:
         """Hot path. Take a batch of messages from callers; how many there were."""
         receive = self._front.recv
+        events: Any = self._front.get
         for count in range(self._batch_max):
-            try:
-                caller = receive(_NOBLOCK)
-            except zmq.Again:
+            if not events(_EVENTS) & _POLLIN:  # asking: 1.6 us; raising Again: 5 us; and batches are small
                 return count
+            caller = receive(_NOBLOCK)
             first = receive(_NOBLOCK, False)
             more = _further_frames(receive) if first.more else ()
             self._on_caller(caller, first, more)
@@ -142,7 +154,7 @@ class Switch:
             self._from_callers.inbound(caller, [first, *more], now_s)
             return
         try:
-            send = self._back.send
+            send = self._to_kernels
             send(container.node.identity, _MORE)
             send(container.route_prefix + caller, _MORE)
             if more:
@@ -158,11 +170,11 @@ class Switch:
     def _drain_back(self) -> int:
         """Hot path. Take a batch of messages from kernels; how many there were."""
         receive = self._back.recv
+        events: Any = self._back.get
         for count in range(self._batch_max):
-            try:
-                kernel = receive(_NOBLOCK)
-            except zmq.Again:
+            if not events(_EVENTS) & _POLLIN:
                 return count
+            kernel = receive(_NOBLOCK)
             route = receive(_NOBLOCK, False)
             frames = _further_frames(receive) if route.more else []
             if len(route) and frames:
@@ -180,7 +192,7 @@ class Switch:
         if call is None and not self._is_asked_for(kernel, caller, frames):
             return  # nobody waits for it any more
         try:
-            send = self._front.send
+            send = self._to_callers
             send(caller, _MORE)
             _send_frames(send, frames)
         except zmq.ZMQError:
@@ -266,9 +278,9 @@ class Switch:
             _BUDGET.pack_into(patched, _BUDGET_AT, effect.budget_us)
             first = patched
         try:
-            self._back.send(effect.kernel, _MORE)
-            self._back.send(effect.route, _MORE)
-            _send_frames(self._back.send, [first, *more])
+            self._to_kernels(effect.kernel, _MORE)
+            self._to_kernels(effect.route, _MORE)
+            _send_frames(self._to_kernels, [first, *more])
         except zmq.ZMQError as exc:
             request_id = _REQUEST_ID.unpack_from(first)[0]
             self._on_undelivered(exc, effect.kernel, effect.route[_PREFIX_NBYTES:], request_id)
@@ -290,17 +302,17 @@ class Switch:
 
     def _send_front(self, caller: bytes, frames: Sequence[Any]) -> None:
         try:
-            self._front.send(caller, _MORE)
-            _send_frames(self._front.send, frames)
+            self._to_callers(caller, _MORE)
+            _send_frames(self._to_callers, frames)
         except zmq.ZMQError:
             self._drop_answer(caller)
         self._pump_soon()
 
     def _send_back(self, kernel: bytes, route: bytes, frames: Sequence[Any]) -> None:
         try:
-            self._back.send(kernel, _MORE)
-            self._back.send(route, _MORE)
-            _send_frames(self._back.send, frames)
+            self._to_kernels(kernel, _MORE)
+            self._to_kernels(route, _MORE)
+            _send_frames(self._to_kernels, frames)
         except zmq.ZMQError as exc:
             self._on_kernel_send_failed(exc, kernel)
         self._pump_soon()

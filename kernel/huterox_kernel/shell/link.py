@@ -9,8 +9,8 @@ bounded outbox, and answers in their lanes. So a switchboard that comes back is 
 
 from asyncio import AbstractEventLoop, TimerHandle
 from collections import deque
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
 
 import zmq
 
@@ -20,6 +20,9 @@ from huterox_wire.limits import MESSAGE_NBYTES_MAX, TENSORS_MAX
 FRAMES_MAX: Final = TENSORS_MAX + 2
 RETRY_S: Final = 0.02
 _NOBLOCK: Final = zmq.NOBLOCK
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
+_POLLOUT: Final = int(zmq.POLLOUT)
 _MORE: Final = zmq.NOBLOCK | zmq.SNDMORE
 _SEND_HIGH_WATER: Final = 4096  # messages
 _LINGER_MS: Final = 200
@@ -67,6 +70,7 @@ class Link:
         socket.connect(endpoint)
         self._descriptor = int(socket.getsockopt(zmq.FD))
         self._recv = socket.recv
+        self._events: Callable[[int], Any] = socket.get
         # The class underneath: 0.4 us less for each frame than through the one that checks what Python gave it.
         self._send = super(zmq.Socket, socket).send
         self._look_pending = False
@@ -93,10 +97,14 @@ class Link:
     def _drain(self) -> None:
         """Hot path. Read a batch; come back for the rest."""
         recv = self._recv
+        events = self._events
         receiver = self._receiver
         on_message = receiver.on_message
         try:
             for _ in range(self._batch_max):
+                # Asking costs 1.6 us, an Again that is raised 5: batches are small, so asking wins.
+                if not events(_EVENTS) & _POLLIN:
+                    break
                 # Uncopied frames tell whether there are more without a question to the socket.
                 first = recv(_NOBLOCK, False)
                 if first.more:
@@ -105,9 +113,8 @@ class Link:
                         on_message(first.bytes, frame.buffer)
                         continue
                     self._on_rest(first, frame)
-            self._loop.call_soon(self._drain)
-        except zmq.Again:
-            pass
+            else:
+                self._loop.call_soon(self._drain)
         except BaseException:
             self._loop.call_soon(self._drain)  # a bug, but the edge must not be lost over it
             raise
@@ -133,7 +140,7 @@ class Link:
     def _look_again(self) -> None:
         """A send may have swallowed the descriptor's edge."""
         self._look_pending = False
-        if int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if self._events(_EVENTS) & _POLLIN:
             self._drain()
 
     # Writing.
@@ -207,7 +214,7 @@ class Link:
         self._look_soon()
 
     def _unblock(self) -> None:
-        if not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:
+        if not self._events(_EVENTS) & _POLLOUT:
             self._block()
             return
         self._blocked = False
