@@ -157,6 +157,7 @@ def test_third_model_evicts_one_of_two_and_says_why(own: Platform, tmp_path: Pat
     with running(tmp_path / "two", "--slots", "2") as platform, platform.client(timeout=30.0) as client:
         first, second, third = (serve(client, "Echo", name=name) for name in ("first", "second", "third"))
         pids = [service.call("who")["pid"] for service in (first, second)]
+        eventually(lambda: all(row["run_time_s"] > 1.5 for row in client.containers()))  # past their protection
         first(x=1)
         third.call("who")
         (evicted,) = [event for event in client.events() if event["kind"] == "evict"]

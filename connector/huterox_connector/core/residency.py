@@ -13,6 +13,7 @@ from huterox_connector.core.placement import (
     hopeless,
     interrupt_facts,
     present,
+    why_it_stays,
 )
 from huterox_connector.core.records import MIB, Container, Group, Node
 from huterox_connector.core.registry import Registry
@@ -81,16 +82,26 @@ class Residency:
                 node=place.node.name,
                 needs=container.demand.facts(),
                 makes_leave=[victim.title for victim in place.victims],
+                stays=self._who_stays(place, now_s) if place.victims else {},
             )
         ]
         for victim in place.victims:
             effects += self.evict(victim, f"room for {model.name}: {self._standing(victim, now_s)}", now_s)
         return effects + self._start_planned(place.node, now_s)
 
+    def _who_stays(self, place: Place, now_s: float) -> dict[str, str]:
+        """The other containers of the node, and what keeps each; nothing does where the replacer preferred others."""
+        return {
+            other.title: why_it_stays(other, now_s, self._config) or "the policy keeps it"
+            for other in place.node.containers.values()
+            if other not in place.victims and other.state is State.READY
+        }
+
     def _standing(self, victim: Container, now_s: float) -> str:
         """Why the replacer chose it, in words."""
         idle_s = now_s - (victim.last_hit_s or victim.ready_s)
-        return f"{self._config.policy} victim, last used {idle_s:.1f} s ago, {victim.hits} calls since it was loaded"
+        policy = self._config.policy
+        return f"{policy} victim of those that may leave, last used {idle_s:.1f} s ago, {victim.hits} calls in its life"
 
     def _start_planned(self, node: Node, now_s: float) -> list[Effect]:
         """Carry out the node's plans, oldest first, as far as what is present leaves room."""

@@ -314,8 +314,11 @@ def test_least_recently_used_leaves_and_the_load_waits_for_its_memory(harness: H
     assert [c.container for c in closed(effects)] == [second]
     assert created(effects) == []  # b's memory is not back yet
     ((_, reason),) = [entry for entry in journalled(effects) if entry[0] == "evict"]
-    assert reason.startswith("room for c: lru victim, last used 2.0 s ago")
+    assert reason.startswith("room for c: lru victim of those that may leave, last used 2.0 s ago")
     assert harness.hit("b", 5, now_s=4.0) is None
+    (load,) = [e for e in effects if isinstance(e, asked.Journalled) and e.kind == "load"]
+    assert load.details["makes_leave"] == [text_of("c", second)]
+    assert load.details["stays"] == {text_of("c", first): "the policy keeps it"}
     effects = harness.gone(node, second, now_s=4.5)
     assert created(effects)[0].model.name == "c"
     assert harness.hit("a", 6, now_s=5.0) is not None
