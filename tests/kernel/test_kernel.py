@@ -683,6 +683,22 @@ def test_garbage_from_the_switchboard_does_no_harm(switchboard: Switchboard) -> 
     assert switchboard.heartbeat_of(A, lambda r: r.state == "ready")
 
 
+@pytest.mark.parametrize(
+    "frames",
+    [
+        lambda header: [header, b"\x80", b"too many"],
+        lambda header: [header, b"\x80"] + [b""] * 300,
+        lambda header: [header[:39] + b"\x01"],
+    ],
+    ids=["one frame more", "hundreds of frames", "reserved bits"],
+)
+def test_a_call_whose_frames_make_no_message_is_refused_to_its_caller(switchboard: Switchboard, frames: Any) -> None:
+    switchboard.start()
+    switchboard.created(A)
+    switchboard.send(route(A), *frames(pack_header(Kind.CALL, 0, 0, 4711, meta_nbytes=1)))
+    assert isinstance(switchboard.answer(4711).error, InvalidInput)
+
+
 def test_a_worker_that_writes_nonsense_into_its_lane_is_ended(switchboard: Switchboard) -> None:
     switchboard.start()
     switchboard.created(A, "hostile.py:Hostile")

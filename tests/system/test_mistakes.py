@@ -2,6 +2,8 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,27 @@ import zmq
 from tests.system.platform import MODELS, Platform, model, serve
 
 import huterox
+from huterox_wire.header import pack_header, unpack_header
+from huterox_wire.kinds import Kind
+from huterox_wire.message import encode
+from huterox_wire.meta import CallMeta, OpenMeta, TensorSpec, decode_error, encode_meta
 
 pytestmark = pytest.mark.system
+
+
+@contextmanager
+def raw_caller(platform: Platform) -> Iterator[zmq.Socket]:
+    """A socket that sends what it likes."""
+    context = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.RCVTIMEO, 10_000)
+    socket.connect(platform.endpoint)
+    try:
+        yield socket
+    finally:
+        socket.close()
+        context.term()
 
 
 @pytest.fixture(autouse=True)
@@ -135,17 +156,38 @@ def test_model_that_raises_sends_its_traceback(client: huterox.Client) -> None:
 
 
 def test_random_bytes_on_the_socket_are_answered_and_forgotten(shared: Platform) -> None:
-    context = zmq.Context()
-    socket = context.socket(zmq.DEALER)
-    socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.RCVTIMEO, 10_000)
-    socket.connect(shared.endpoint)
-    for number in range(200):
-        socket.send_multipart([os.urandom(number * 7 % 300) for _ in range(1 + number % 4)])
-    answers = [socket.recv() for _ in range(200)]
+    with raw_caller(shared) as socket:
+        for number in range(200):
+            socket.send_multipart([os.urandom(number * 7 % 300) for _ in range(1 + number % 4)])
+        answers = [socket.recv() for _ in range(200)]
     assert all(b"InvalidInput" in answer or b"TooLarge" in answer for answer in answers)
-    socket.close()
-    context.term()
+
+
+@pytest.mark.parametrize(
+    ("tensors", "count"),
+    [([b"x" * 79], 1), ([b"x" * 81], 1), ([b"x" * 100_000], 1), ([], 0), ([b"x" * 80, b"y"], 2)],
+    ids=["too short", "too long", "far too long", "missing", "one more"],
+)
+def test_tensor_description_whose_bytes_do_not_fit_is_refused(
+    shared: Platform, client: huterox.Client, tensors: list[bytes], count: int
+) -> None:
+    meta = encode_meta(CallMeta("predict", {}, [TensorSpec("x", "float64", [10])]))
+    with raw_caller(shared) as socket:
+        socket.send_multipart(encode(Kind.OPEN, 1, 0, 0, encode_meta(OpenMeta("bystander"))))
+        handle = unpack_header(socket.recv()).handle
+        socket.send_multipart(encode(Kind.CALL, 2, handle, 20_000_000, meta, tensors))
+        answer = socket.recv()
+        assert unpack_header(answer).request_id == 2
+        error = decode_error(answer[40:])
+        assert error.code == "InvalidInput", error
+
+
+def test_call_of_more_frames_than_a_message_has_is_refused(shared: Platform) -> None:
+    with raw_caller(shared) as socket:
+        socket.send_multipart(encode(Kind.OPEN, 1, 0, 0, encode_meta(OpenMeta("bystander"))))
+        handle = unpack_header(socket.recv()).handle
+        socket.send_multipart([pack_header(Kind.CALL, 0, 0, 2, handle, 20_000_000, 1), b"\x80", *[b"x"] * 500])
+        assert decode_error(socket.recv()[40:]).code == "InvalidInput"
 
 
 def test_name_that_is_taken_is_a_conflict(client: huterox.Client) -> None:

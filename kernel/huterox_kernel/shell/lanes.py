@@ -277,6 +277,11 @@ class Lanes:
         """Refuse a message of the switchboard's."""
         self._fail(Call(route, header.request_id.to_bytes(8, "little"), header.handle), error)
 
+    def refuse_malformed(self, route: bytes, first: Buffer, error: HuteroxError) -> None:
+        """Refuse a message whose header may be no header: where it is too short to have a request id, nobody waits."""
+        if len(first) >= HEADER_NBYTES:
+            self._fail(Call(route, bytes(first[REQUEST_ID]), 0), error)
+
     def hand_back(self, route: bytes, frames: Sequence[Buffer]) -> None:
         """A call for a container that is not here, or not ready: the switchboard's to place anew."""
         self._link.send_frames(route, frames)

@@ -124,14 +124,12 @@ class Link:
             self._unblock()
 
     def _on_rest(self, first: zmq.Frame, frame: zmq.Frame) -> None:
-        """A control message, or one of several frames. One of too many is read to its end and dropped."""
+        """A control message, or one of several frames. Of too many, one more than allowed is kept, to be refused."""
         frames: list[Buffer] = [frame.buffer]
         while frame.more:
             frame = self._recv(_NOBLOCK, False)
             if len(frames) <= FRAMES_MAX:
                 frames.append(frame.buffer)
-        if len(frames) > FRAMES_MAX:
-            return
         if first.buffer:
             self._receiver.on_frames(first.bytes, frames)
         else:

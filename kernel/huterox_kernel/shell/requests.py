@@ -46,7 +46,7 @@ class Requests:
             if not self._lanes.call(route, frame):
                 self._on_routed(route, [frame], decode([frame]))
         except HuteroxError as exc:
-            self._on_malformed(exc)
+            self._lanes.refuse_malformed(route, frame, exc)
 
     def on_batch_end(self) -> None:
         """Hot path."""
@@ -66,7 +66,7 @@ class Requests:
             ):
                 self._on_routed(route, frames, message)
         except HuteroxError as exc:
-            self._on_malformed(exc)
+            self._lanes.refuse_malformed(route, frames[0], exc)
 
     def _on_routed(self, route: bytes, frames: list[Buffer], message: Message) -> None:
         header = message.header
@@ -108,7 +108,7 @@ class Requests:
             message = decode(frames)
             self._on_order(message.header.kind, message.meta)
         except HuteroxError as exc:
-            self._on_malformed(exc)
+            _log.warning("dropped an order: %s", exc.message)
 
     def _on_order(self, kind: Kind, meta: Buffer) -> None:
         match kind:
@@ -133,6 +133,3 @@ class Requests:
             self._link.send_control(encode(Kind.EVENT, 0, 0, 0, encode_meta(event)))
             return
         self._feed(CreateOrdered(create))
-
-    def _on_malformed(self, error: HuteroxError) -> None:
-        _log.warning("dropped a message: %s", error.message)
