@@ -19,7 +19,7 @@ from huterox_kernel.shell.daemon import Daemon
 def main(argv: list[str] | None = None) -> int:
     parent_pid = os.getppid()
     parser = argparse.ArgumentParser(prog="huterox_kernel", description="The kernel of one Huterox node.")
-    parser.add_argument("--config", type=Path, required=True, help="kernel.toml")
+    parser.add_argument("--config", type=Path, required=True, help="TOML file, see deploy/kernel.toml")
     arguments = parser.parse_args(argv)
     try:
         config = load_config(arguments.config)
