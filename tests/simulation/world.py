@@ -421,6 +421,9 @@ class World:
                 if c.group is group and c.state in (State.PLANNED, State.CREATING, State.READY)
             ]
             assert len(coming) <= 1, f"{group.key} is loaded {len(coming)} times"
+        for group in registry.groups.values():
+            held = any(container.group is group for container in registry.containers.values())
+            assert group.services or held or group.key[1] == 0, f"{group.key} serves nobody"
         for service in registry.services.values():
             if service.container is not None:
                 assert service.container.state is State.READY

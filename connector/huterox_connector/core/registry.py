@@ -76,8 +76,7 @@ class Registry:
         del self.services[service.id], self._service_ids[service.tenant, service.name]
         del service.model.services[service.id], service.group.services[service.id]
         service.container = None
-        if not service.group.services and service.group.container is None:
-            self.groups.pop(service.group.key, None)
+        self._forget_if_empty(service.group)
 
     def group_of(self, model: Model, dedicated_to: ServiceId) -> Group:
         key = (model.name, dedicated_to)
@@ -96,6 +95,12 @@ class Registry:
         del self.containers[container.id], container.node.containers[container.id]
         container.model.containers.pop(container.id, None)
         self.departed.append(container)
+        self._forget_if_empty(container.group)
+
+    def _forget_if_empty(self, group: Group) -> None:
+        """A group without services and container: made again when somebody needs it."""
+        if not group.services and group.container is None and self.groups.get(group.key) is group:
+            del self.groups[group.key]
 
     # The page table.
 

@@ -47,13 +47,13 @@ class Writer:
     def _commit(self, commit: Commit) -> Event:
         try:
             self._store.transact(commit.writes)
-        except StoreError as exc:
-            _log.error("a change was not written: %s", exc)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, somebody waits for the answer
+            _log.error("a change was not written: %s", exc, exc_info=not isinstance(exc, StoreError))
             return CommitFailed(commit.ticket, str(exc))
         return Committed(commit.ticket)
 
     def _append(self, events: Sequence[Journalled]) -> None:
         try:
             self._store.append_events(events)
-        except StoreError as exc:
+        except Exception as exc:  # noqa: BLE001 - the next commit must still find this thread alive
             _log.error("%d journal entries were not written: %s", len(events), exc)
