@@ -1,0 +1,233 @@
+"""The operator's verbs: changes are on disk before they count."""
+
+import pytest
+from tests.connector.harness import (
+    CALLER,
+    OPERATOR,
+    Harness,
+    closed,
+    created,
+    journalled,
+    refused,
+)
+
+from huterox_connector.core import effects as asked
+from huterox_connector.core import events as happened
+from huterox_connector.core.desired import Desired, StoredModel, StoredService, decode, model_key, put
+from huterox_connector.core.ids import id_of, text_of
+from huterox_wire.errors import Conflict, Fault, InvalidInput, NotFound
+from huterox_wire.meta import AdminMeta, OpenedMeta, OpenMeta
+from huterox_wire.nodes import ModelSpec
+
+
+def test_change_is_written_before_it_is_applied_or_acknowledged(harness: Harness) -> None:
+    verb = happened.AdminRequested(OPERATOR, 1, _admin("deploy", model={"name": "m", "entry": "m.py:M"}))
+    (commit,) = harness.on(verb)
+    assert isinstance(commit, asked.Commit)
+    assert harness.board.registry.models == {}
+    effects = harness.on(happened.Committed(commit.ticket))
+    assert isinstance(effects[0], asked.Answer)
+    assert "m" in harness.board.registry.models
+
+
+def test_change_that_cannot_be_written_changes_nothing(harness: Harness) -> None:
+    verb = happened.AdminRequested(OPERATOR, 1, _admin("deploy", model={"name": "m", "entry": "m.py:M"}))
+    (commit,) = harness.on(verb)
+    assert isinstance(commit, asked.Commit)
+    (refusal,) = refused(harness.on(happened.CommitFailed(commit.ticket, "disk full")))
+    assert refusal.error.code == "Unavailable"
+    assert "disk full" in refusal.error.message
+    assert harness.board.registry.models == {}
+
+
+def test_changes_are_checked_one_after_another(harness: Harness) -> None:
+    harness.deploy("m")
+    first = harness.on(happened.AdminRequested(OPERATOR, 1, _admin("create", name="s", model="m")))
+    assert harness.on(happened.AdminRequested(OPERATOR, 2, _admin("create", name="s", model="m"))) == []
+    assert isinstance(first[0], asked.Commit)
+    effects = harness.on(happened.Committed(first[0].ticket))
+    assert [(r.request_id, r.error.code) for r in refused(effects)] == [(2, "Conflict")]
+
+
+def test_what_was_written_restores_the_same_board(harness: Harness) -> None:
+    records: dict[str, bytes] = {}
+    for verb, args in (
+        ("deploy", {"model": {"name": "m", "entry": "m.py:M"}}),
+        ("deploy", {"model": {"name": "gone", "entry": "m.py:M"}}),
+        ("create", {"name": "s", "model": "m", "tenant": "t", "tier": "pinned"}),
+        ("undeploy", {"name": "gone"}),
+    ):
+        for effect in harness.admin(verb, **args):
+            if isinstance(effect, asked.Commit):
+                for write in effect.writes:
+                    records.pop(write.key, None)
+                    if write.value is not None:
+                        records[write.key] = write.value
+    other = Harness()
+    other.board.restore(decode(records), [])
+    assert other.ask("models") == [row for row in harness.ask("models") if row["name"] == "m"]
+    assert other.ask("services") == harness.ask("services")
+
+
+def test_store_with_an_orphaned_service_is_refused(harness: Harness) -> None:
+    orphan = StoredService(1, "s", "t", "shared", "no such model", 0.0)
+    with pytest.raises(Fault, match="no such model"):
+        harness.board.restore(Desired([], [orphan]), [])
+
+
+def test_store_with_an_unreadable_record_is_refused_by_its_key() -> None:
+    with pytest.raises(Fault, match="model/m"):
+        decode({"model/m": b"garbage"})
+
+
+def test_deploying_anew_replaces_the_running_container(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    old = harness.load(node, "bert", 1)
+    effects = harness.admin("deploy", model={"name": "bert", "entry": "other.py:M", "version": "2"})
+    assert [c.container for c in closed(effects)] == [old]
+    harness.call("bert", 2)
+    effects = harness.gone(node, old)
+    versions = [c.spec.version for c in harness.board.registry.containers.values()]
+    assert versions == ["2"]
+
+
+def test_deploying_the_same_again_changes_nothing_that_runs(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    harness.deploy("bert")
+    assert harness.hit("bert", 2) is not None
+
+
+def test_model_with_services_is_not_undeployed_unless_forced(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    container = harness.load(node, "bert", 1)
+    with pytest.raises(Conflict, match="default/bert"):
+        harness.ask("undeploy", name="bert")
+    effects = harness.admin("undeploy", name="bert", force=True)
+    assert [c.container for c in closed(effects)] == [container]
+    assert harness.ask("services") == []
+    with pytest.raises(NotFound):
+        harness.ask("undeploy", name="bert")
+
+
+def test_deleting_a_service_ends_its_waiting_calls_and_frees_its_container(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    container = created(harness.call("bert", 1))[0].container
+    effects = harness.admin("delete", name="bert")
+    assert [r.error.code for r in refused(effects)] == ["NotFound"]
+    harness.ready(node, container, now_s=1.0)
+    harness.beat(node, 2.0)
+    assert [c.container for c in closed(harness.on(happened.Ticked(), 2.0))] == [container]
+
+
+def test_idle_container_is_reclaimed_after_its_time(harness: Harness) -> None:
+    node = harness.node()
+    harness.deploy("bert", idle_timeout_s=60.0)
+    harness.service("bert", "bert")
+    container = harness.load(node, "bert", 1)
+    harness.beat(node, 59.0)
+    assert closed(harness.on(happened.Ticked(), 59.0)) == []
+    harness.beat(node, 61.0)
+    effects = harness.on(happened.Ticked(), 61.0)
+    assert [c.container for c in closed(effects)] == [container]
+    assert ("evict", "idle for 61 s") in journalled(effects)
+
+
+def test_operator_evicts_by_id(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    container = harness.load(node, "bert", 1)
+    assert closed(harness.admin("evict", container=text_of("c", container)))[0].container == container
+    for bad, error in (("c9.9", NotFound), ("nonsense", InvalidInput)):
+        with pytest.raises(error):
+            harness.ask("evict", container=bad)
+
+
+def test_unknown_verbs_and_arguments_are_refused_by_name(harness: Harness) -> None:
+    with pytest.raises(InvalidInput, match=r"known are .*deploy"):
+        harness.ask("destroy")
+    with pytest.raises(InvalidInput, match="containr"):
+        harness.ask("evict", containr="c1.1")
+    with pytest.raises(InvalidInput, match="host_md"):
+        harness.ask("deploy", model={"name": "m", "entry": "e", "resources": {"host_md": 1}})
+    with pytest.raises(InvalidInput, match=r"enum"):
+        harness.ask("create", name="s", model="m", tier="golden")
+
+
+def test_same_name_serves_two_tenants_and_no_tenant_twice(harness: Harness) -> None:
+    harness.deploy("m")
+    harness.service("s", "m", tenant="t1")
+    harness.service("s", "m", tenant="t2")
+    with pytest.raises(Conflict):
+        harness.ask("create", name="s", model="m", tenant="t2")
+    assert [row["tenant"] for row in harness.ask("services", tenant="t1")] == ["t1"]
+
+
+def test_open_gives_the_handle_of_the_callers_tenant(harness: Harness) -> None:
+    harness.deploy("m")
+    handle = harness.service("s", "m", tenant="t1")
+    (answer,) = harness.on(happened.OpenRequested(CALLER, 1, OpenMeta("s", "t1")))
+    assert answer == asked.Answer(CALLER, 1, OpenedMeta(handle, "s", "t1", "m", "shared"), handle)
+    (refusal,) = refused(harness.on(happened.OpenRequested(CALLER, 1, OpenMeta("s", "t2"))))
+    assert refusal.error.code == "NotFound"
+
+
+def test_logs_are_asked_of_the_node_and_answered_once(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    container = harness.load(node, "bert", 1)
+    for name in ("bert", text_of("c", container)):
+        (ask,) = harness.admin("logs", name=name)
+        assert isinstance(ask, asked.AskKernel)
+        assert (ask.kernel, ask.args["container"]) == (node, container)
+        assert harness.board.answered_by_kernel(node, OPERATOR, ask.request_id)
+        assert not harness.board.answered_by_kernel(node, OPERATOR, ask.request_id)
+
+
+def test_question_that_a_kernel_does_not_answer_ends(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    harness.admin("logs", name="bert")
+    harness.beat(node, 11.0)
+    assert [r.error.code for r in refused(harness.on(happened.Ticked(), 11.0))] == ["Unavailable"]
+
+
+def test_events_tell_what_happened_oldest_first_and_can_be_followed(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    answer = harness.ask("events")
+    assert [e["kind"] for e in answer["events"]] == ["node.registered", "deploy", "create", "load", "ready"]
+    assert harness.ask("events", after=answer["next"]) == {"events": [], "next": answer["next"]}
+    harness.ask("delete", name="bert")
+    assert [e["kind"] for e in harness.ask("events", after=answer["next"])["events"]] == ["delete"]
+
+
+def test_stopping_switchboard_takes_no_new_calls(harness: Harness) -> None:
+    harness.node()
+    harness.service("bert")
+    harness.board.stopping = True
+    assert refused(harness.call("bert", 1))[0].error.code == "Unavailable"
+
+
+def test_ids_read_back_as_they_are_shown() -> None:
+    assert id_of("c", text_of("c", (7 << 32) | 12)) == (7 << 32) | 12
+    for text in ("", "c", "c1", "s1.2", "c-1.2", "c1.x"):
+        with pytest.raises(InvalidInput):
+            id_of("c", text)
+
+
+def test_stored_model_keeps_every_field() -> None:
+    spec = ModelSpec(name="m", entry="e", params={"a": [1, "x"]}, idempotent=True)
+    write = put(model_key("m"), StoredModel(spec, 5.0))
+    assert write.value is not None
+    assert decode({write.key: write.value}).models == [StoredModel(spec, 5.0)]
+
+
+def _admin(verb: str, **args: object) -> AdminMeta:
+    return AdminMeta(verb, args)

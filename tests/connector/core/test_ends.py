@@ -1,0 +1,122 @@
+"""Every call ends: by its answer, its deadline, its caller, or the end of its container."""
+
+from tests.connector.harness import (
+    CALLER,
+    Harness,
+    closed,
+    created,
+    forwarded,
+    journalled,
+    refused,
+)
+
+from huterox_connector.core import effects as asked
+from huterox_connector.core import events as happened
+from huterox_wire.kinds import Kind
+
+
+def test_waiting_call_ends_at_its_deadline(harness: Harness) -> None:
+    harness.node()
+    harness.service("bert")
+    harness.call("bert", 1, budget_s=2.0)
+    assert refused(harness.on(happened.Ticked(), 1.9)) == []
+    (refusal,) = refused(harness.on(happened.Ticked(), 2.0))
+    assert (refusal.request_id, refusal.error.code) == (1, "DeadlineExceeded")
+
+
+def test_call_in_flight_ends_at_its_deadline_and_is_cancelled_at_its_kernel(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    harness.hit("bert", 2)
+    harness.beat(node, 10.0)
+    effects = harness.on(happened.Ticked(), 10.0)
+    assert [(r.request_id, r.error.code) for r in refused(effects)] == [(2, "DeadlineExceeded")]
+    assert [e.request_id for e in effects if isinstance(e, asked.CancelCall)] == [2]
+    assert harness.answer(node, 2) is None  # it comes too late
+
+
+def test_answer_from_a_kernel_that_does_not_have_the_call_is_dropped(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    other = harness.node("n2")
+    harness.hit("bert", 2)
+    (container,) = harness.board.registry.containers.values()
+    wrong = other if container.node.identity == node else node
+    assert harness.answer(wrong, 2) is None
+    assert len(harness.board.calls) == 1
+
+
+def test_parts_leave_the_call_open(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    harness.hit("bert", 2)
+    assert harness.answer(node, 2, Kind.PART) is not None
+    assert len(harness.board.calls) == 1
+    assert harness.answer(node, 2) is not None
+    assert len(harness.board.calls) == 0
+
+
+def test_cancelling_a_waiting_call_ends_it_at_once(harness: Harness) -> None:
+    harness.node()
+    harness.service("bert")
+    harness.call("bert", 1)
+    (refusal,) = refused(harness.on(happened.CallCancelled(CALLER, 1)))
+    assert refusal.error.code == "Cancelled"
+    assert harness.on(happened.CallCancelled(CALLER, 1)) == []
+
+
+def test_cancelling_a_call_in_flight_asks_its_kernel(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    container = harness.hit("bert", 2)
+    assert container is not None
+    assert harness.on(happened.CallCancelled(CALLER, 2)) == [asked.CancelCall(node, container.route_prefix + CALLER, 2)]
+
+
+def test_nobody_can_cancel_anothers_call(harness: Harness) -> None:
+    harness.node()
+    harness.service("bert")
+    harness.call("bert", 1)
+    assert harness.on(happened.CallCancelled(b"somebody else", 1)) == []
+
+
+def test_container_that_dies_ends_its_calls_and_the_next_call_loads_a_fresh_one(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    container = harness.load(node, "bert", 1)
+    harness.hit("bert", 2)
+    effects = harness.gone(node, container, cause="crashed", reason="killed by SIGKILL")
+    (refusal,) = refused(effects)
+    assert (refusal.request_id, refusal.error.code) == (2, "WorkerLost")
+    assert "SIGKILL" in refusal.error.message
+    assert ("crash", "killed by SIGKILL") in journalled(effects)
+    assert harness.hit("bert", 3) is None
+    assert created(harness.call("bert", 3))[0].container != container
+
+
+def test_call_that_is_handed_back_waits_for_a_fresh_container(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    old = harness.load(node, "bert", 1)
+    harness.hit("bert", 2, now_s=1.0)
+    effects = harness.on(happened.CallReturned(node, CALLER, 2, [b"frame2"], 6), 3.0)
+    (create,) = created(effects)
+    assert refused(effects) == []
+    assert [c.container for c in closed(effects)] == [old]
+    effects = harness.gone(node, old, now_s=3.1, cause="crashed", reason="killed by SIGKILL")
+    assert ("crash", "killed by SIGKILL") in journalled(effects)
+    (forward,) = forwarded(harness.ready(node, create.container, now_s=4.0))
+    assert (forward.frames, forward.budget_us) == ([b"frame2"], 7_000_000)
+
+
+def test_call_that_is_handed_back_by_a_stranger_stays_where_it_is(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    harness.hit("bert", 2)
+    assert harness.on(happened.CallReturned(b"stranger", CALLER, 2, [b"x"], 1)) == []
+    assert harness.answer(node, 2) is not None

@@ -1,0 +1,172 @@
+"""Calls whose model is not resident, and the bounds of waiting and of flying."""
+
+import pytest
+from tests.connector.harness import (
+    CALLER,
+    Harness,
+    call_header,
+    created,
+    forwarded,
+    journalled,
+    refused,
+)
+
+from huterox_connector.core import effects as asked
+
+
+def test_call_to_an_absent_model_starts_a_load(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    effects = harness.call("bert", 1)
+    (create,) = created(effects)
+    assert create.model.name == "bert"
+    assert create.epoch == 1
+    assert [e.kernel for e in effects if isinstance(e, asked.Command)] == [node]
+    assert journalled(effects) == [("load", "fault by default/bert")]
+
+
+def test_second_call_to_an_absent_model_joins_the_load(harness: Harness) -> None:
+    harness.node()
+    harness.service("bert")
+    harness.call("bert", 1)
+    assert harness.call("bert", 2) == []
+
+
+def test_services_of_one_model_share_one_load(harness: Harness) -> None:
+    node = harness.node()
+    harness.deploy("m")
+    harness.service("first", "m", tenant="t1")
+    harness.service("second", "m", tenant="t2")
+    container = created(harness.call("first", 1))[0].container
+    assert harness.call("second", 2) == []
+    assert len(forwarded(harness.ready(node, container))) == 2
+    assert harness.hit("second", 3) is not None
+
+
+def test_waiting_calls_are_forwarded_in_order_with_the_time_they_have_left(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    container = created(harness.call("bert", 1, now_s=0.0, budget_s=10.0))[0].container
+    harness.call("bert", 2, now_s=1.0, budget_s=10.0)
+    first, second = forwarded(harness.ready(node, container, now_s=4.0))
+    assert (first.frames, second.frames) == ([b"frame1"], [b"frame2"])
+    assert first.kernel == node
+    assert first.route[8:] == CALLER
+    assert (first.budget_us, second.budget_us) == (6_000_000, 7_000_000)
+
+
+def test_call_to_a_ready_container_is_a_hit_and_counted(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    container = harness.hit("bert", 2, now_s=5.0)
+    assert container is not None
+    assert container.in_flight == 1
+    (row,) = harness.ask("services")
+    assert (row["hits"], row["last_hit_at"], row["state"]) == (2, 1005.0, "ready")
+    (row,) = harness.ask("ps")
+    assert (row["hits"], row["state"], row["pid"]) == (2, "ready", 42)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"", b"short", bytes(40), call_header(77, 2), call_header(1, 2)[:39], b"XX" + call_header(1, 2)[2:]],
+    ids=["empty", "short", "zeros", "unknown handle", "cut", "foreign magic"],
+)
+def test_malformed_or_unknown_call_is_no_hit(harness: Harness, header: bytes) -> None:
+    node = harness.node()
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    assert harness.board.calls.hit(CALLER, header, 0, 0.0) is None
+    assert len(harness.board.calls) == 0
+
+
+def test_call_to_an_unknown_handle_is_not_found(harness: Harness) -> None:
+    (refusal,) = refused(harness.call(12345, 1))
+    assert refusal.error.code == "NotFound"
+    assert refusal.error.details["stale_handle"]
+
+
+def test_request_id_in_use_is_a_conflict(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    container = created(harness.call("bert", 1))[0].container
+    assert refused(harness.call("bert", 1))[0].error.code == "Conflict"
+    harness.ready(node, container)
+    assert harness.hit("bert", 1) is None
+    assert refused(harness.call("bert", 1))[0].error.code == "Conflict"
+
+
+def test_load_that_fails_answers_every_waiting_call_with_the_traceback(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    container = created(harness.call("bert", 1))[0].container
+    harness.call("bert", 2)
+    effects = harness.gone(node, container, cause="load_failed", reason="ImportError: no x", traceback="Traceback ...")
+    assert [(r.request_id, r.error.code) for r in refused(effects)] == [(1, "ModelError"), (2, "ModelError")]
+    assert refused(effects)[0].error.details["traceback"] == "Traceback ..."
+
+
+def test_failing_load_is_not_tried_again_before_its_backoff(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    for failures, (wait_s, backoff_s) in enumerate([(0.0, 0.5), (0.6, 1.0), (2.0, 2.0)], start=1):
+        container = created(harness.call("bert", failures, now_s=wait_s))[0].container
+        harness.gone(node, container, now_s=wait_s, cause="load_failed", reason="boom")
+        (refusal,) = refused(harness.call("bert", 100 + failures, now_s=wait_s + backoff_s / 2))
+        assert refusal.error.code == "ModelError"
+        assert refusal.error.details["failures"] == failures
+        assert refusal.error.details["retry_after_s"] == pytest.approx(backoff_s / 2)
+
+
+def test_deploying_anew_forgives_failures(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    container = created(harness.call("bert", 1))[0].container
+    harness.gone(node, container, cause="load_failed", reason="boom")
+    harness.deploy("bert", version="2")
+    assert created(harness.call("bert", 2))[0].model.version == "2"
+
+
+def test_line_of_waiting_calls_is_bounded() -> None:
+    harness = Harness(waiting_per_group_max=2)
+    harness.node()
+    harness.service("bert")
+    for request_id in (1, 2):
+        harness.call("bert", request_id)
+    (refusal,) = refused(harness.call("bert", 3))
+    assert (refusal.error.code, refusal.error.retryable) == ("Busy", True)
+    assert refusal.error.details["retry_after_s"] > 0
+
+
+def test_bytes_of_waiting_calls_are_bounded() -> None:
+    harness = Harness(waiting_nbytes_max=10)
+    harness.node()
+    harness.service("bert")
+    harness.call("bert", 1)
+    assert refused(harness.call("bert", 2))[0].error.code == "Busy"
+
+
+@pytest.mark.parametrize("limit", ["calls_max", "calls_per_caller_max", "calls_per_container_max"])
+def test_calls_in_flight_are_bounded(limit: str) -> None:
+    harness = Harness(**{limit: 3})
+    node = harness.node()
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    assert all(harness.hit("bert", request_id) for request_id in (2, 3, 4))
+    assert harness.hit("bert", 5) is None
+    assert refused(harness.call("bert", 5))[0].error.code == "Busy"
+    harness.answer(node, 2)
+    assert harness.hit("bert", 5) is not None
+
+
+def test_bytes_in_flight_are_bounded() -> None:
+    harness = Harness(calls_nbytes_max=1000)
+    node = harness.node()
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    handle = harness.handles["bert"]
+    assert harness.board.calls.hit(CALLER, call_header(handle, 2), 900, 0.0)
+    assert harness.board.calls.hit(CALLER, call_header(handle, 3), 200, 0.0) is None
+    harness.answer(node, 2)
+    assert harness.board.calls.hit(CALLER, call_header(handle, 3), 200, 0.0)
