@@ -21,8 +21,9 @@ from huterox_wire.errors import (
 )
 from huterox_wire.header import pack_header
 from huterox_wire.kinds import Flag, Kind
+from huterox_wire.limits import MESSAGE_NBYTES_MAX
 from huterox_wire.message import encode
-from huterox_wire.meta import encode_meta
+from huterox_wire.meta import CallMeta, TensorSpec, encode_meta
 from huterox_wire.nodes import RegisteredMeta
 
 from .conftest import Switchboard, route
@@ -262,3 +263,14 @@ def test_a_caller_with_an_identity_of_any_bytes_gets_its_answer(switchboard: Swi
     switchboard.created(A)
     caller = struct.pack("<Q", 2**64 - 1) * 8
     assert switchboard.answer(switchboard.call(A, "plus", caller=caller, x=np.zeros(1))).kind is Kind.REPLY
+
+
+def test_a_call_that_fits_only_without_its_padding_is_refused_and_the_link_lives(switchboard: Switchboard) -> None:
+    switchboard.start()
+    switchboard.created(A)
+    meta = encode_meta(CallMeta("predict", {}, [TensorSpec("x", "uint8", [1])]))
+    tensor = bytes(MESSAGE_NBYTES_MAX - 40 - len(meta))
+    header = pack_header(Kind.CALL, 0, 1, 4711, 77, 0, len(meta))
+    switchboard.send(route(A), header, meta, tensor)
+    assert isinstance(switchboard.answer(4711).error, TooLarge)
+    assert switchboard.result(A, "plus", x=np.zeros(1))["result"].tolist() == [1.0]

@@ -27,7 +27,7 @@ from huterox_shm.lane import PART, CallerEnd, LaneConfig, LaneCounters, LaneDesc
 from huterox_wire.errors import Busy, HuteroxError, TooLarge, WorkerLost
 from huterox_wire.header import HEADER_NBYTES, REQUEST_ID, Buffer, Header, pack_header, unpack_header
 from huterox_wire.kinds import Flag, Kind
-from huterox_wire.message import align, encode, packed_nbytes
+from huterox_wire.message import align, check_message_nbytes, encode, packed_nbytes
 from huterox_wire.meta import error_meta
 
 CONTAINER: Final = slice(0, 8)
@@ -209,12 +209,17 @@ class Lanes:
         return True
 
     def call_split(self, route: bytes, header: Header, meta: Buffer, tensors: Sequence[Buffer]) -> bool:
-        """Lay a call of several frames out in the packed form, in the lane of its container. False: it is not ready."""
+        """Lay a call of several frames out in the packed form, in the lane of its container. False: it is not ready.
+
+        Raises:
+            TooLarge: it does not fit a message in that form.
+        """
         lane = self._ready.get(route[CONTAINER])
         if lane is None:
             return False
         _, flags, count, request_id, handle, budget_us, meta_nbytes = header
         nbytes = packed_nbytes(meta_nbytes, [len(tensor) for tensor in tensors])
+        check_message_nbytes(nbytes)  # with its padding: it may have to travel packed, should it be handed back
         try:
             offset = lane.end.claim(nbytes)
         except ShmError as exc:
