@@ -25,7 +25,7 @@ check: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --benchmark-disable -q -m "not system and not torch"
+	$(BIN)/python -m pytest --benchmark-disable -q -m "not system and not torch and not gpu"
 
 fix: env
 	$(BIN)/ruff format .

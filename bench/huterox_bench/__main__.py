@@ -1,4 +1,4 @@
-"""`python -m huterox_bench limits|routed|report`: read the command line, measure, print."""
+"""`python -m huterox_bench limits|lane|routed|report`: read the command line, measure, print."""
 
 import argparse
 import shlex

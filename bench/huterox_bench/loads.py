@@ -33,10 +33,14 @@ class SliceLimit:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What one slice has seen: the latency of each call, and the time from the first send to the last answer."""
+    """What one slice has seen: the latency of each call, and the time from the first send to the last answer.
+
+    `shares`: where several callers have called at the same time, the rate of each over that of the average one.
+    """
 
     latencies_ns: "array[int]"
     elapsed_ns: int
+    shares: tuple[float, ...] = ()
 
 
 class Load(Protocol):

@@ -14,6 +14,7 @@ COLUMNS = (
     "p99 us",
     "p50 / eventfd",
     "rate / proxy",
+    "least share",
     "slices",
     "seconds",
 )
@@ -35,6 +36,7 @@ def cells_of(row: Row) -> list[str]:
         f"{row.p99_us:,.1f}",
         _ratio(row.ratio_to_eventfd_rtt),
         _ratio(row.ratio_to_zmq_proxy),
+        _ratio(row.share_min),
         str(row.slices),
         f"{row.seconds:.1f}",
     ]

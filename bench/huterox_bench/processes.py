@@ -21,6 +21,7 @@ class Child:
         command: Sequence[str],
         *,
         pass_fds: Sequence[int] = (),
+        stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.DEVNULL,
         stderr: int | None = None,
         orphan_signal: signal.Signals = signal.SIGKILL,
@@ -29,7 +30,7 @@ class Child:
         launch = [sys.executable, "-m", "huterox_bench.launch", str(os.getpid()), str(int(orphan_signal))]
         self._process = subprocess.Popen(
             [*launch, *command],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             pass_fds=pass_fds,
@@ -49,15 +50,41 @@ class Child:
         """The process id, of `launch` first and of the command then."""
         return self._process.pid
 
+    def send(self, data: bytes) -> None:
+        """Write to its stdin, which must be a pipe. Raises BenchError if it has ended."""
+        stdin = self._process.stdin
+        assert stdin is not None
+        try:
+            stdin.write(data)
+            stdin.flush()
+        except BrokenPipeError:
+            raise self._gone() from None
+
+    def read_line(self) -> bytes:
+        """A line from its stdout, which must be a pipe; less where it has ended."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def read(self, nbytes: int) -> bytes:
+        """So many bytes from its stdout. Raises BenchError if it has ended before."""
+        assert self._process.stdout is not None
+        data = self._process.stdout.read(nbytes)
+        if len(data) != nbytes:
+            raise self._gone()
+        return data
+
     def wait(self) -> int:
         """Wait for its end; returns the exit status."""
         return self._process.wait()
 
     def check_alive(self) -> None:
         """Raise BenchError if it has ended."""
-        status = self._process.poll()
-        if status is not None:
-            raise BenchError(f"{self.name} has ended by itself, with exit status {status}")
+        if self._process.poll() is not None:
+            raise self._gone()
+
+    def _gone(self) -> BenchError:
+        """What to say of a child that has closed its pipes, and is about to end if it has not."""
+        return BenchError(f"{self.name} has ended by itself, with exit status {self._process.wait()}")
 
     def stop(self, signal_number: signal.Signals = signal.SIGTERM) -> None:
         """Ask it to end, then make it, and wait until it has."""
@@ -71,8 +98,18 @@ class Child:
             if self._process.poll() is None:
                 self._process.kill()
                 self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    pipe.close()
 
 
-def python_child(name: str, module: str, *arguments: str, pass_fds: Sequence[int] = ()) -> Child:
+def python_child(
+    name: str,
+    module: str,
+    *arguments: str,
+    pass_fds: Sequence[int] = (),
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.DEVNULL,
+) -> Child:
     """A helper that is a module of this package."""
-    return Child(name, [sys.executable, "-m", module, *arguments], pass_fds=pass_fds)
+    return Child(name, [sys.executable, "-m", module, *arguments], pass_fds=pass_fds, stdin=stdin, stdout=stdout)

@@ -18,7 +18,8 @@ class Row:
 
     `calls_per_s`, `p50_us` and `p99_us` are medians over `slices`; `seconds` and `calls` are sums over them.
     `ratio_to_eventfd_rtt` is p50 over p50 (small is good), `ratio_to_zmq_proxy` calls/s over calls/s at the same window
-    and size (large is good).
+    and size (large is good). `window` is that of all `callers` together. `share_min` is the rate of the slowest of
+    several callers over that of the average one, a median over slices too.
     """
 
     name: str
@@ -34,6 +35,8 @@ class Row:
     calls: int
     calls_per_s_min: float
     calls_per_s_max: float
+    callers: int = 1
+    share_min: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The row as a JSON object, rounded to what the figures mean."""
@@ -69,4 +72,6 @@ def _row(measured: Measured, figures: Figures, eventfd: Figures | None, proxy: F
         figures.calls,
         figures.calls_per_s_min,
         figures.calls_per_s_max,
+        figures.callers,
+        figures.share_min,
     )

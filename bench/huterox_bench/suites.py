@@ -24,6 +24,7 @@ def all_suites() -> dict[str, Suite]:
     """Every suite by its name, in the order of the report."""
     suites = (
         Suite("limits", "what nothing can beat: the eventfd round trip and libzmq's C proxy", _open_limits),
+        Suite("lane", "calls through shared memory, of one caller and of several, beside the limits", _open_lane),
         Suite("routed", "calls through switchboard, kernel and container, beside the limits", _open_routed),
     )
     return {suite.name: suite for suite in suites}
@@ -36,6 +37,12 @@ def _open_limits(options: Options, stack: ExitStack) -> list[Load]:
     from huterox_bench.limits.suite import open_limits
 
     return open_limits(options, stack)
+
+
+def _open_lane(options: Options, stack: ExitStack) -> list[Load]:
+    from huterox_bench.lane.suite import open_lane
+
+    return open_lane(options, stack)
 
 
 def _open_routed(options: Options, stack: ExitStack) -> list[Load]:

@@ -11,13 +11,15 @@ from huterox_bench.loads import Slice
 
 @dataclass(frozen=True, slots=True)
 class SliceFigures:
-    """One slice in numbers."""
+    """One slice in numbers. `share_min`: the rate of the slowest of several callers, over that of the average one."""
 
     calls: int
     seconds: float
     calls_per_s: float
     p50_us: float
     p99_us: float
+    callers: int = 1
+    share_min: float | None = None
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
@@ -32,7 +34,15 @@ def figures_of(slice_: Slice) -> SliceFigures:
         raise BenchError("a slice has ended without a call")
     ordered = sorted(slice_.latencies_ns)
     seconds = slice_.elapsed_ns / 1e9
-    return SliceFigures(calls, seconds, calls / seconds, percentile(ordered, 50) / 1e3, percentile(ordered, 99) / 1e3)
+    return SliceFigures(
+        calls,
+        seconds,
+        calls / seconds,
+        percentile(ordered, 50) / 1e3,
+        percentile(ordered, 99) / 1e3,
+        len(slice_.shares) or 1,
+        min(slice_.shares, default=None),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +56,14 @@ class Figures:
     calls_per_s_max: float
     p50_us: float
     p99_us: float
+    callers: int
+    share_min: float | None
 
 
 def median_of(slices: Sequence[SliceFigures]) -> Figures:
     """The medians over slices; calls and seconds are sums."""
     rates = [one.calls_per_s for one in slices]
+    shares = [one.share_min for one in slices if one.share_min is not None]
     return Figures(
         sum(one.calls for one in slices),
         sum(one.seconds for one in slices),
@@ -59,4 +72,6 @@ def median_of(slices: Sequence[SliceFigures]) -> Figures:
         max(rates),
         median(one.p50_us for one in slices),
         median(one.p99_us for one in slices),
+        max(one.callers for one in slices),
+        median(shares) if shares else None,
     )

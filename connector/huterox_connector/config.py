@@ -27,7 +27,7 @@ class ConnectorConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     hwm: int = 20_000  # messages queued for one peer; above core.calls_max, so that only a dead peer reaches it
     linger_ms: int = 200
     drain_s: float = 5.0  # at stop: how long calls in flight may take to end
-    admin_rate_per_s: float = 500.0  # OPEN and ADMIN from one peer
+    admin_rate_per_s: float = 500.0  # OPEN, LEASE and ADMIN from one peer
     admin_burst: int = 1000
     log_level: str = "INFO"
     core: CoreConfig = CoreConfig()

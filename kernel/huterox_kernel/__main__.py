@@ -5,15 +5,18 @@ import asyncio
 import fcntl
 import logging
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import TextIO
 
 import uvloop
 
-from huterox_kernel.config import ConfigError, KernelConfig, load_config
+from huterox_kernel.config import ConfigError, KernelConfig, lane_socket, load_config
+from huterox_kernel.descriptors import raise_descriptor_limit
 from huterox_kernel.prctl import adopt_orphans, die_with_parent, set_process_name
 from huterox_kernel.shell.daemon import Daemon
+from huterox_kernel.shell.handover import bind_lane_socket
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,11 +29,12 @@ def main(argv: list[str] | None = None) -> int:
         if config.die_with_parent:
             die_with_parent(parent_pid)
         lock = _lock_folder(Path(config.dir))
+        lanes = _listen_for_lanes(config)
     except ConfigError as exc:
         print(f"huterox_kernel: {exc}", file=sys.stderr)  # noqa: T201 - the one line that a user sees
         return 2
     with lock:
-        _run(config)
+        _run(config, lanes)
     return 0
 
 
@@ -47,13 +51,25 @@ def _lock_folder(folder: Path) -> TextIO:
     return lock
 
 
-def _run(config: KernelConfig) -> None:
+def _listen_for_lanes(config: KernelConfig) -> socket.socket | None:
+    """Where callers fetch their lanes; None where they are to have none. Raises ConfigError."""
+    if not config.lease_lanes_max:
+        return None
+    path = lane_socket(config)
+    try:
+        return bind_lane_socket(path, for_all=bool(config.lease_uids))
+    except OSError as exc:
+        raise ConfigError(f"lease_socket = {path!r}: {exc.strerror or exc}") from exc
+
+
+def _run(config: KernelConfig, lanes: socket.socket | None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     set_process_name("hx:kernel")
     adopt_orphans()
+    raise_descriptor_limit()
 
     async def serve() -> None:
-        await Daemon(config, asyncio.get_running_loop()).run()
+        await Daemon(config, asyncio.get_running_loop(), lanes).run()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())

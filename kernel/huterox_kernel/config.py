@@ -9,12 +9,16 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Struct, field
 
+from huterox_wire.leases import HALF_MB_MAX, RING_ENTRIES_MAX, SOCKET_PATH_NBYTES_MAX
+
 MIB: Final = 1024 * 1024
 HOST_SHARE: Final = 0.8  # of the machine's memory, where `host_mb` does not say
-IPC_PATH_NBYTES_MAX: Final = 107  # sockaddr_un
+LANES_SOCKET: Final = "lanes.sock"
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
+HalfMb = Annotated[int, msgspec.Meta(ge=1, le=HALF_MB_MAX)]
+RingEntries = Annotated[int, msgspec.Meta(ge=128, le=RING_ENTRIES_MAX)]
 
 
 class ConfigError(Exception):
@@ -36,9 +40,17 @@ class KernelConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
     zygote_start_timeout_s: Seconds = 120.0
     zygote_idle_s: Seconds = 300.0  # a zygote of a foreign interpreter that has no workers ends after this
 
-    lane_half_mb: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 1024  # of either direction; memory is taken as needed
-    lane_ring_entries: Annotated[int, msgspec.Meta(ge=128, le=65536)] = 1024
+    lane_half_mb: HalfMb = 1024  # of either direction; memory is taken as needed
+    lane_ring_entries: RingEntries = 1024
     busy_retry_after_s: Seconds = 0.05  # told to callers whose call found the lane full
+
+    lease_half_mb: HalfMb = 256  # of callers' lanes, where they do not say
+    lease_half_mb_max: HalfMb = 4096  # what callers that ask for more get
+    lease_ring_entries: RingEntries = 1024
+    lease_token_s: Seconds = 5.0  # for a caller to fetch the lane that it was promised
+    lease_lanes_max: Annotated[int, msgspec.Meta(ge=0)] = 1024  # of all callers together; 0: callers have no lanes
+    lease_socket: str = ""  # where lanes are fetched; empty: lanes.sock in `dir`
+    lease_uids: list[Annotated[int, msgspec.Meta(ge=0)]] = field(default_factory=list)  # beside the kernel's own, and 0
 
     heartbeat_s: Seconds = 1.0  # until the switchboard says
     footprint_period_s: Seconds = 5.0
@@ -82,17 +94,30 @@ def check_config(config: KernelConfig) -> None:
     transport, separator, address = config.switchboard.partition("://")
     if not separator or transport not in ("ipc", "tcp") or not address:
         raise ConfigError(f"switchboard = {config.switchboard!r}: expected ipc://PATH or tcp://HOST:PORT")
-    if transport == "ipc" and len(os.fsencode(address)) > IPC_PATH_NBYTES_MAX:
-        raise ConfigError(
-            f"switchboard = {config.switchboard!r}: a socket's path has at most {IPC_PATH_NBYTES_MAX} bytes"
-        )
-    if config.lane_ring_entries & (config.lane_ring_entries - 1):
-        raise ConfigError(f"lane_ring_entries = {config.lane_ring_entries}: expected a power of two")
+    if transport == "ipc":
+        _check_path("switchboard", config.switchboard, address)
+    for key in ("lane_ring_entries", "lease_ring_entries"):
+        entries = getattr(config, key)
+        if entries & (entries - 1):
+            raise ConfigError(f"{key} = {entries}: expected a power of two")
+    if config.lease_half_mb > config.lease_half_mb_max:
+        raise ConfigError(f"lease_half_mb = {config.lease_half_mb}: more than lease_half_mb_max")
     if not config.dir:
         raise ConfigError("dir is empty: name a directory for logs")
+    _check_path("lease_socket", lane_socket(config), lane_socket(config))
     for module in config.preload:
         if not all(part.isidentifier() for part in module.split(".")):
             raise ConfigError(f"preload: {module!r} is not the name of a module")
+
+
+def _check_path(key: str, value: str, path: str) -> None:
+    if len(os.fsencode(path)) > SOCKET_PATH_NBYTES_MAX:
+        raise ConfigError(f"{key} = {value!r}: a socket's path has at most {SOCKET_PATH_NBYTES_MAX} bytes")
+
+
+def lane_socket(config: KernelConfig) -> str:
+    """Where callers fetch their lanes: an absolute path, for they run elsewhere."""
+    return str(Path(config.lease_socket or Path(config.dir) / LANES_SOCKET).absolute())
 
 
 def node_name(config: KernelConfig) -> str:

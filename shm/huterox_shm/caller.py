@@ -1,16 +1,14 @@
 """The caller's end of a lane: claims and publishes requests, takes replies. See `lane` for the whole."""
 
-from time import monotonic_ns
-from typing import NamedTuple, NoReturn, Self
+from typing import Any, Final, NoReturn, Self
 
 from huterox_shm.end import Bell, End, Memory
 from huterox_shm.errors import LaneDead, LaneDraining, LaneFull, PeerProtocolError
 from huterox_shm.layout import (
+    BEGUN,
     CALL,
-    CALLER_ACTIVITY_US,
-    CALLS_PUBLISHED,
-    CALLS_TAKEN,
     CANCEL,
+    COUNTERS,
     DRAINING,
     ERROR,
     OPEN,
@@ -19,30 +17,31 @@ from huterox_shm.layout import (
     REPLY,
     REQUEST_RELEASED,
     STATE,
-    STREAM,
+    LaneCounters,
     LaneLayout,
+    read_counters,
 )
-from huterox_shm.ring import CALL_HEADROOM, CONTROL_HEADROOM
+from huterox_shm.ring import CALL_HEADROOM, CONTROL_HEADROOM, calls_max
 
+Reply = tuple[Any, int, int, int, int, int, int]
+"""An answer or a part of one: (call, call_id, kind, flags, signature, offset, nbytes).
 
-class Reply(NamedTuple):
-    """An answer or a part of one. `kind` is REPLY, ERROR (both final) or PART; nbytes 0 means that it has no block."""
+`call` is what `publish_call` was given. `kind` is REPLY, ERROR (both final) or PART; nbytes 0: it has no block.
+"""
 
-    kind: int
-    call_id: int
-    offset: int
-    nbytes: int
-    request_released: bool
+Blocks = int | tuple[int, ...]
 
-
-_FINAL = (REPLY, ERROR)
-_new_tuple = tuple.__new__  # a NamedTuple's own constructor takes 240 ns, this 150
+_FINAL: Final = (REPLY, ERROR)
 
 
 class CallerEnd(End):
-    """Publishes requests, takes replies. One thread at a time, but for `release`."""
+    """Publishes requests, takes replies. One thread at a time, but for `release` and `disown`.
 
-    __slots__ = ("_calls", "_calls_max")
+    `calls` holds the calls without a final reply, in the order of their ids: id -> (call, its blocks). `header` is the
+    lane's first page as words; slices of `buffer`, the whole segment, are copies.
+    """
+
+    __slots__ = ("buffer", "calls", "header", "_calls_max", "_disowned", "_kept", "_last_id", "_owned", "_publish")
 
     def __init__(self, memory: Memory, bell: Bell, peer_bell: Bell) -> None:
         """
@@ -51,8 +50,15 @@ class CallerEnd(End):
             peer_bell: the request doorbell, which it rings.
         """
         super().__init__(memory, bell, peer_bell)
-        self._calls: dict[int, int] = {}  # call id -> request block, in the order of publication
-        self._calls_max = self._entries - CALL_HEADROOM
+        self.buffer = memory.buffer
+        self.header = self._words
+        self._publish: Any = self._producer.publish
+        self.calls: dict[int, tuple[Any, Blocks]] = {}
+        self._kept: dict[int, Blocks] = {}  # of calls that have ended, and whose request the container still reads
+        self._owned: dict[int, int] = {}  # blocks that outlive their calls -> how many reasons to keep each
+        self._disowned: list[int] = []
+        self._last_id = 0
+        self._calls_max = calls_max(self._entries)
 
     @classmethod
     def attach(cls, descriptors: tuple[int, int, int]) -> Self:
@@ -75,6 +81,8 @@ class CallerEnd(End):
             layout.segment_nbytes,
         )
 
+    # --- blocks -----------------------------------------------------------------------------------------------------
+
     def claim(self, nbytes: int) -> int:
         """Hot path. Offset of a fresh request block, on a 64-byte boundary.
 
@@ -85,40 +93,105 @@ class CallerEnd(End):
         """
         if self._words[STATE] != OPEN:
             self._refuse()
+        if self._disowned:
+            self._tend()
         return self._claim(nbytes)
 
+    def own(self, offset: int) -> None:
+        """Keep a claimed block beyond the calls that use it, until `disown`."""
+        self._owned[offset] = 1
+
+    def disown(self, offset: int) -> None:
+        """An owned block goes as soon as no call uses it. Once for each. Any thread may call this, also from a
+        finalizer and after `close`."""
+        self._disowned.append(offset)
+
+    def is_owned(self, offset: int) -> bool:
+        """Whether this block outlives its calls."""
+        return offset in self._owned
+
+    @property
+    def owned_count(self) -> int:
+        """How many blocks are owned."""
+        return len(self._owned)
+
+    def trim(self) -> int:
+        if self._disowned:
+            self._tend()
+        return super().trim()
+
+    def _tend(self) -> None:
+        disowned = self._disowned
+        while disowned:
+            self._let_go(disowned.pop())
+
+    def _let_go(self, offset: int) -> None:
+        """One reason less to keep a block."""
+        reasons = self._owned.get(offset, 1) - 1
+        if reasons:
+            self._owned[offset] = reasons
+        else:
+            self._owned.pop(offset, None)
+            self.free[self.out.pop(offset)].append(offset)
+
+    def _free_blocks(self, blocks: Blocks) -> None:
+        for offset in (blocks,) if isinstance(blocks, int) else blocks:
+            self._let_go(offset)
+
+    # --- calls ------------------------------------------------------------------------------------------------------
+
     def publish_call(
-        self, call_id: int, offset: int, nbytes: int, *, deadline_us: int = 0, stream: bool = False
-    ) -> None:
-        """Hot path. Queue a call; the container sees it after `flush`. The block is the container's from then on.
+        self,
+        call: Any,
+        offset: int,
+        nbytes: int,
+        signature: int = 0,
+        flags: int = 0,
+        deadline_us: int = 0,
+        blocks: tuple[int, ...] | None = None,
+    ) -> int:
+        """Hot path. Queue a call; the container sees it after `flush`, or after a `take` that acknowledges. Returns its
+        id: one more than the last.
 
         Args:
-            call_id: not in use by another call in flight on this lane.
+            call: what comes back with the answers.
+            offset, nbytes: a claimed block; 0, 0: none.
+            flags: STREAM, DEFINES, INDIRECT.
             deadline_us: on CLOCK_MONOTONIC, 0 for none.
-            stream: the answer may come in parts.
+            blocks: all blocks that the container reads; None: just the one at `offset`. They are the container's from
+                `flush` on, and free again once it has released them; owned ones are free when they are disowned too.
         Raises:
-            LaneFull: as many calls as the lane carries are in flight; the block is still claimed.
-            ValueError: no claimed block begins at `offset`, or the id is in use.
+            LaneFull: as many calls as the lane carries are in flight; the blocks are still claimed.
         """
-        claimed = self._claimed
-        calls = self._calls
-        if offset not in claimed or call_id in calls:
-            raise ValueError(f"call {call_id}: its id is in flight, or no claimed block begins at {offset}")
+        calls = self.calls
         if len(calls) >= self._calls_max:
             raise LaneFull(f"{len(calls)} calls are in flight on this lane")
-        self._producer.publish(CALL, STREAM if stream else 0, call_id, offset, nbytes, deadline_us, CALL_HEADROOM)
-        self._lent[offset] = claimed.pop(offset)
-        calls[call_id] = offset
+        self._last_id = call_id = self._last_id + 1
+        try:
+            self._publish(CALL, flags, call_id, offset, nbytes, signature, deadline_us, CALL_HEADROOM)
+        except LaneFull:
+            self._last_id = call_id - 1
+            raise
+        owned = self._owned
+        if blocks is None:
+            calls[call_id] = (call, offset if nbytes else ())
+            if owned and nbytes and offset in owned:
+                owned[offset] += 1
+        else:
+            calls[call_id] = (call, blocks)
+            for block in blocks:
+                if block in owned:
+                    owned[block] += 1
+        return call_id
 
-    def publish_cancel(self, call_id: int) -> None:
+    def cancel(self, call_id: int) -> None:
         """Queue the wish that a call ends early. It still ends with one final reply; nothing is sent if that is here.
 
         Raises:
             LaneFull: no ring entry is free now.
         """
-        if call_id in self._calls:
-            self._producer.publish(CANCEL, 0, call_id, 0, 0, 0, CONTROL_HEADROOM)
-            self._producer.control_count += 1
+        if call_id in self.calls:
+            self._producer.publish(CANCEL, 0, call_id, 0, 0, 0, 0, CONTROL_HEADROOM)
 
     def flush(self) -> None:
         """Hot path. Make all that is queued visible, with one ring of the doorbell. Nothing queued: nothing done.
@@ -128,20 +201,20 @@ class CallerEnd(End):
             PeerProtocolError: the doorbell was tampered with.
         """
         producer = self._producer
-        if producer.published == producer.flushed:
+        published = producer.published
+        if published == producer.flushed:
             return
         if self._pending:
             self._publish_releases()
-        published = producer.published
+            published = producer.published
         count = published - producer.flushed
         producer.flushed = published
-        words = self._words
-        words[CALLS_PUBLISHED] = published - producer.control_count
-        words[CALLER_ACTIVITY_US] = monotonic_ns() // 1000
         try:
             self._ring_peer(count)
         except BlockingIOError as exc:
             raise self._stuffed() from exc
+
+    # --- answers ----------------------------------------------------------------------------------------------------
 
     def take(self) -> list[Reply]:
         """Hot path. All replies that are here; never waits. Released request blocks are free again afterwards.
@@ -173,68 +246,77 @@ class CallerEnd(End):
     def _take(self, count: int, replies: list[Reply]) -> None:
         """Hot path. Copy, validate and apply the next `count` entries."""
         producer = self._producer
-        lent = self._lent
-        free = self._free
-        calls = self._calls
-        held = self._held
-        low = self._peer_low
-        high = self._peer_high
+        out, free, calls, owned = self.out, self.free, self.calls, self._owned
+        low, high = self._peer_low, self._peer_high
+        append = replies.append
         acked_last = -1
         consumer = self._consumer
-        for kind, flags, release_count, acked, call_id, offset, nbytes, deadline_us, r0, r1, r2 in consumer.take(count):
+        for kind, flags, released, acked, call_id, offset, nbytes, signature, r3, r0, r1, r2 in consumer.take(count):
             if acked != acked_last:
                 producer.on_acked(acked)
                 acked_last = acked
             if kind == RELEASE:
-                self._take_back(release_count, (call_id, offset, nbytes, deadline_us, r0, r1, r2))
+                self._on_released(released, (call_id, offset, r3, r0, r1, r2))
                 continue
-            if release_count:
-                if release_count == 1 and (order := lent.pop(r0, None)) is not None:
-                    free[order].append(r0)
-                else:
-                    self._take_back(release_count, (r0, r1, r2))
+            if released:
+                self._on_released(released, (r0, r1, r2))
             if nbytes:
-                if offset & 63 or offset < low or offset + nbytes > high or offset in held:
+                if offset & 63 or offset < low or offset + nbytes > high:
                     self._bad_block(call_id, offset, nbytes)
-                held.add(offset)
             elif offset:
                 self._bad_block(call_id, offset, nbytes)
             if kind in _FINAL:
-                request = calls.pop(call_id, None)
-                if request is None:
+                if (known := calls.pop(call_id, None)) is None:
                     self._bad_entry(kind, call_id)
-                if released := flags & REQUEST_RELEASED != 0:
-                    order = lent.pop(request, None)
-                    if order is None:
-                        self._bad_block(call_id, request, 0)
-                    free[order].append(request)
-                replies.append(_new_tuple(Reply, (kind, call_id, offset, nbytes, released)))
-            elif kind == PART and call_id in calls:
-                replies.append(_new_tuple(Reply, (kind, call_id, offset, nbytes, False)))
+                call, blocks = known
+                if flags & REQUEST_RELEASED:
+                    if type(blocks) is int and not owned:
+                        free[out.pop(blocks)].append(blocks)
+                    else:
+                        self._free_blocks(blocks)
+                else:
+                    self._kept[call_id] = blocks
+            elif kind == PART and (known := calls.get(call_id)) is not None:
+                call = known[0]
             else:
                 self._bad_entry(kind, call_id)
+            append((call, call_id, kind, flags, signature, offset, nbytes))
         if consumer.consumed - consumer.acknowledged >= self._acknowledge_at:
             self._acknowledge()
+        if self._disowned:
+            self._tend()
+
+    def _on_released(self, count: int, call_ids: tuple[int, ...]) -> None:
+        """The container needs the requests of the first `count` of these calls no longer."""
+        self._check_release_count(count, len(call_ids))
+        for call_id in call_ids[:count]:
+            blocks = self._kept.pop(call_id, None)
+            if blocks is None:
+                raise PeerProtocolError(f"the container releases a request that it does not have: call {call_id}")
+            self._free_blocks(blocks)
 
     def release(self, offset: int) -> None:
-        """A reply's block is no longer needed; the container learns it with the next flush. Any thread may call this,
-        also from a finalizer and after `close`.
+        """Hot path. A reply's block is no longer needed; the container learns it with the next flush. Once for each
+        reply that has a block. Any thread may call this, also from a finalizer and after `close`."""
+        self._pending.append(offset)
 
-        Raises:
-            ValueError: no reply block begins there, or it was released already.
-        """
-        self._release(offset)
+    def close(self) -> None:
+        super().close()
+        self._publish = self.header = self.buffer = self._ring_peer
 
-    def in_flight(self) -> list[tuple[int, bool]]:
-        """Calls without a final reply, oldest first: (call id, has the container taken it from the ring?).
+    @property
+    def begun(self) -> int:
+        """The highest id of a call that the container has begun. Final once the container is dead or has drained.
 
         Raises:
             LaneDead: this end is closed. A dead lane still answers.
         """
-        published = self._producer.published - self._producer.control_count
-        left = max(published - self._words[CALLS_TAKEN], 0)
-        first_left = len(self._calls) - left
-        return [(call_id, index < first_left) for index, call_id in enumerate(self._calls)]
+        begun: int = self._words[BEGUN]
+        return begun
+
+    def counters(self) -> LaneCounters:
+        """What the container counts in the header, now; for a lane that counts elsewhere (see `ledger`), zeros."""
+        return read_counters(self._words[COUNTERS])
 
     def _refuse(self) -> NoReturn:
         if self.state == DRAINING:

@@ -1,72 +1,89 @@
 """The container's end of a lane: takes requests, publishes replies. See `lane` for the whole."""
 
+import ctypes
+from collections import deque
 from time import monotonic, monotonic_ns
-from typing import NamedTuple, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 from huterox_shm.end import Bell, End, Memory
 from huterox_shm.errors import LaneFull, PeerProtocolError
 from huterox_shm.layout import (
+    ACTIVITY_US,
     BUSY_US,
     CALL,
     CALLS_DONE,
     CALLS_TAKEN,
     CANCEL,
-    CONTAINER_ACTIVITY_US,
-    CURRENT_CALL,
+    COUNTERS,
     DEAD,
+    DEFINES,
     ERRORS,
     PART,
-    READY,
+    PINNED,
     RELEASE,
-    REQUEST_RELEASED,
     STATE,
-    STREAM,
     LaneLayout,
 )
-from huterox_shm.ring import CALL_HEADROOM, PART_HEADROOM
+from huterox_shm.ring import PART_HEADROOM, calls_max
 
+Request = tuple[int, int, int, int, int, int, int]
+"""One entry for the container: (kind, flags, call_id, offset, nbytes, signature, deadline_us).
 
-class Request(NamedTuple):
-    """One entry for the container. `kind` is CALL, or CANCEL (then only `call_id` means something)."""
-
-    kind: int
-    call_id: int
-    offset: int
-    nbytes: int
-    deadline_us: int
-    stream: bool
-
-
-_new_tuple = tuple.__new__
+`kind` is CALL, or CANCEL (then only `call_id` means something). nbytes 0: it has no block.
+"""
 
 
 class ContainerEnd(End):
-    """Takes requests, publishes replies. One thread at a time, but for `release_request`."""
+    """Takes requests, publishes replies. One thread at a time, but for `release_request`.
 
-    __slots__ = ("_backlog", "_busy_us", "_calls_done", "_calls_max", "_calls_taken", "_cancelled", "_errors", "_open")
+    Every request that was taken is answered with one final reply; `open_count` have none yet. `took_calls_only` says
+    of the last `take` that it had neither cancellations nor definitions. `header` is the lane's first page as words:
+    before anything of a call runs, its id goes to `header[BEGUN]`.
+    """
 
-    def __init__(self, memory: Memory, bell: Bell, peer_bell: Bell) -> None:
+    __slots__ = (
+        "header",
+        "open_count",
+        "took_calls_only",
+        "_backlog",
+        "_busy_us",
+        "_calls_done",
+        "_calls_max",
+        "_calls_taken",
+        "_counters",
+        "_definitions",
+        "_errors",
+        "_late",
+        "_publish",
+    )
+
+    def __init__(self, memory: Memory, bell: Bell, peer_bell: Bell, counters: Any = None) -> None:
         """
         Args:
             bell: the request doorbell, which this end reads.
             peer_bell: the reply doorbell, which it rings.
+            counters: u64 words to count in, where the caller must not write them; None: in the lane's header.
         """
         super().__init__(memory, bell, peer_bell)
-        self._open: dict[int, int] = {}  # call id -> request block; taken and without a final reply
-        self._cancelled: set[int] = set()
+        self.header = self._words
+        self.open_count = 0
+        self.took_calls_only = True
         self._backlog: list[Request] = []
-        self._calls_max = self._entries - CALL_HEADROOM
-        self._calls_taken = self._calls_done = self._errors = self._busy_us = 0
+        self._late: deque[tuple[int, ...]] = deque()  # final answers that found no place in the ring
+        self._calls_max = calls_max(self._entries)
+        self._calls_taken = self._definitions = self._calls_done = self._errors = self._busy_us = 0
+        self._counters = self._words[COUNTERS] if counters is None else counters
+        self._publish: Any = self._producer.publish
 
     @classmethod
-    def attach(cls, descriptors: tuple[int, int, int]) -> Self:
+    def attach(cls, descriptors: tuple[int, int, int], counters: Any = None) -> Self:
         """Take over LaneDescriptors; they are closed if this fails.
 
         Raises:
             HandoverError, PeerProtocolError: this is not a lane.
         """
         memfd, request_doorbell, reply_doorbell = descriptors
-        return cls._attach(memfd, request_doorbell, reply_doorbell)
+        return cls._attach(memfd, request_doorbell, reply_doorbell, counters)
 
     @staticmethod
     def _places(layout: LaneLayout) -> tuple[int, int, int, int, int, int]:
@@ -79,6 +96,8 @@ class ContainerEnd(End):
             layout.reply_half,
         )
 
+    # --- requests ---------------------------------------------------------------------------------------------------
+
     def take(self) -> list[Request]:
         """Hot path. All requests that are here; never waits. Released reply blocks are free again afterwards.
 
@@ -88,6 +107,7 @@ class ContainerEnd(End):
         """
         if self._backlog:
             return self._take_backlog()
+        self.took_calls_only = True
         try:
             count = self._read_bell()
         except BlockingIOError:
@@ -105,112 +125,85 @@ class ContainerEnd(End):
     def _take_backlog(self) -> list[Request]:
         """What `wait_for_room` has taken, then what has come since."""
         requests, self._backlog = self._backlog, []
-        return requests + self.take()
+        requests += self.take()
+        self.took_calls_only = False
+        return requests
 
     def _take(self, count: int) -> list[Request]:
         """Hot path. Copy, validate and apply the next `count` entries."""
         requests: list[Request] = []
+        append = requests.append
         producer = self._producer
-        open_calls = self._open
-        open_before = len(open_calls)
-        held = self._held
-        lent = self._lent
-        free = self._free
-        low = self._peer_low
-        high = self._peer_high
+        out, free = self.out, self.free
+        low, high = self._peer_low, self._peer_high
+        taken = self._calls_taken  # ids are consecutive: the last one taken
         acked_last = -1
         consumer = self._consumer
-        for kind, flags, release_count, acked, call_id, offset, nbytes, deadline_us, r0, r1, r2 in consumer.take(count):
+        for kind, flags, released, acked, call_id, offset, nbytes, signature, at_us, r0, r1, r2 in consumer.take(count):
             if acked != acked_last:
                 producer.on_acked(acked)
                 acked_last = acked
-            if kind == RELEASE:
-                self._take_back(release_count, (call_id, offset, nbytes, deadline_us, r0, r1, r2))
-                continue
-            if release_count:
-                if release_count == 1 and (order := lent.pop(r0, None)) is not None:
-                    free[order].append(r0)
-                else:
-                    self._take_back(release_count, (r0, r1, r2))
             if kind == CALL:
-                if offset & 63 or offset < low or offset + nbytes > high or offset in held or call_id in open_calls:
+                if released:
+                    if released == 1 and (order := out.pop(r0, None)) is not None:
+                        free[order].append(r0)
+                    else:
+                        self._on_released(released, (r0, r1, r2))
+                taken += 1
+                if (offset & 63 or offset < low or offset + nbytes > high or call_id != taken) and (
+                    offset or nbytes or call_id != taken
+                ):
                     self._bad_call(call_id, offset, nbytes)
-                held.add(offset)
-                open_calls[call_id] = offset
-                requests.append(_new_tuple(Request, (kind, call_id, offset, nbytes, deadline_us, flags & STREAM != 0)))
+                if flags & DEFINES:
+                    self.took_calls_only = False
+                    self._definitions += 1
+                append((CALL, flags, call_id, offset, nbytes, signature, at_us))
+            elif kind == RELEASE:
+                self._on_released(released, (call_id, offset, at_us, r0, r1, r2))
             elif kind == CANCEL:
-                # Only the first for an open call: so a backlog stays as small as the calls in flight.
-                if call_id in open_calls and call_id not in self._cancelled:
-                    self._cancelled.add(call_id)
-                    requests.append(Request(CANCEL, call_id, 0, 0, 0, False))
+                self._on_released(released, (r0, r1, r2))
+                self.took_calls_only = False
+                append((CANCEL, 0, call_id, 0, 0, 0, 0))
             else:
                 raise PeerProtocolError(f"an entry of kind {kind} in the request ring")
-        if len(open_calls) > self._calls_max:
-            raise PeerProtocolError(f"{len(open_calls)} calls in flight; at most {self._calls_max} may be")
-        self._calls_taken += len(open_calls) - open_before
-        words = self._words
-        words[CALLS_TAKEN] = self._calls_taken
-        words[CONTAINER_ACTIVITY_US] = monotonic_ns() // 1000
+        self.open_count = open_count = self.open_count + taken - self._calls_taken
+        if open_count > self._calls_max:
+            raise PeerProtocolError(f"{open_count} calls in flight; at most {self._calls_max} may be")
+        self._calls_taken = taken
+        self._counters[CALLS_TAKEN] = taken - self._definitions
+        if self._late:
+            self._publish_late()
         if consumer.consumed - consumer.acknowledged >= self._acknowledge_at:
             self._acknowledge()
         return requests
 
-    def publish_reply(self, kind: int, call_id: int, offset: int, nbytes: int, *, request_released: bool) -> None:
-        """Hot path. Queue an answer; the caller sees it after `flush`. The block is the caller's from then on.
+    def _on_released(self, count: int, offsets: tuple[int, ...]) -> None:
+        """The caller needs the first `count` of these reply blocks no longer."""
+        self._check_release_count(count, len(offsets))
+        out, free = self.out, self.free
+        for offset in offsets[:count]:
+            order = out.pop(offset, None)
+            if order is None:
+                raise PeerProtocolError(f"the caller releases a block that it does not have, at {offset}")
+            free[order].append(offset)
 
-        Args:
-            kind: REPLY or ERROR, which end the call, or PART.
-            offset, nbytes: a claimed block, or 0, 0: none.
-            request_released: the request's bytes are no longer needed. With a final reply only; otherwise tell it
-                later by `release_request`.
-        Raises:
-            LaneFull: the ring has no room for another PART now; the block is still claimed.
-            ValueError: the call is not open, no claimed block begins there, or the request was released before.
-            PeerProtocolError: no room for a final reply: the caller does not acknowledge. The lane is marked dead.
-        """
-        claimed = self._claimed
-        open_calls = self._open
-        request = open_calls.get(call_id)
-        if request is None or (nbytes and offset not in claimed):
-            raise ValueError(f"call {call_id} is not open, or no claimed block begins at {offset}")
-        if kind == PART:
-            self._publish_part(call_id, offset, nbytes, request_released)
-        else:
-            flags = 0
-            if request_released:
-                flags = REQUEST_RELEASED
-                try:
-                    self._held.remove(request)
-                except KeyError:
-                    raise ValueError(f"call {call_id}: its request was released before") from None
-            try:
-                self._producer.publish(kind, flags, call_id, offset, nbytes, 0, 0)
-            except LaneFull as exc:
-                raise self._unacknowledged() from exc
-            del open_calls[call_id]
-            if self._cancelled:
-                self._cancelled.discard(call_id)
-        if nbytes:
-            self._lent[offset] = claimed.pop(offset)
+    def check_block(self, offset: int, nbytes: int) -> None:
+        """Raise PeerProtocolError, and mark the lane dead, unless this span lies in the caller's half, aligned."""
+        if offset & 63 or offset < self._peer_low or offset + nbytes > self._peer_high:
+            self.refuse(f"{nbytes} bytes at {offset} are no block of the caller")
 
-    def _publish_part(self, call_id: int, offset: int, nbytes: int, request_released: bool) -> None:
-        if request_released:
-            raise ValueError(f"call {call_id}: a part cannot release the request")
-        self._producer.publish(PART, 0, call_id, offset, nbytes, 0, PART_HEADROOM + len(self._open))
-
-    def _unacknowledged(self) -> PeerProtocolError:
-        error = PeerProtocolError("the caller does not acknowledge final replies")
+    def refuse(self, reason: str) -> NoReturn:
+        """The caller wrote what no honest caller writes: mark the lane dead and raise PeerProtocolError."""
+        error = PeerProtocolError(reason)
         self._on_protocol_error(error)
-        return error
+        raise error
 
-    def release_request(self, offset: int) -> None:
-        """A request's bytes are no longer needed; the caller learns it with the next flush. Any thread may call this,
-        also from a finalizer and after `close`.
+    def release_request(self, call_id: int) -> None:
+        """A request that was kept beyond its final reply is no longer needed; the caller learns it with the next
+        flush. Once for each. Any thread may call this, also from a finalizer and after `close`."""
+        self._pending.append(call_id)
 
-        Raises:
-            ValueError: no request block that this end still has begins there.
-        """
-        self._release(offset)
+    # --- answers ----------------------------------------------------------------------------------------------------
 
     def claim(self, nbytes: int) -> int:
         """Hot path. Offset of a fresh reply block, on a 64-byte boundary.
@@ -224,6 +217,43 @@ class ContainerEnd(End):
             self._check_alive()
         return self._claim(nbytes)
 
+    def publish_reply(self, kind: int, flags: int, call_id: int, offset: int, nbytes: int, signature: int = 0) -> None:
+        """Hot path. Queue a final answer; the caller sees it after `flush`. The block is the caller's from then on.
+
+        Args:
+            kind: REPLY or ERROR.
+            flags: REQUEST_RELEASED where the request's bytes are no longer needed (otherwise tell it later by
+                `release_request`), DEFINES.
+            offset, nbytes: a claimed block, or 0, 0: none.
+        """
+        try:
+            self._publish(kind, flags, call_id, offset, nbytes, signature, 0, 0)
+        except LaneFull:  # parts came first, then calls: it waits until the caller has taken some, and stays open
+            self._late.append((kind, flags, call_id, offset, nbytes, signature, 0, 0))
+            return
+        self.open_count -= 1
+
+    def publish_part(self, flags: int, call_id: int, offset: int, nbytes: int, signature: int = 0) -> None:
+        """Queue a part of an answer.
+
+        Raises:
+            LaneFull: the ring has no room for another part now; the block is still claimed.
+        """
+        self._publish(PART, flags, call_id, offset, nbytes, signature, 0, PART_HEADROOM + self.open_count)
+
+    def _publish_late(self) -> None:
+        """Publish those final replies that find a place now, and make them visible. As many may wait as calls may be
+        in flight: a caller that never takes its answers cannot have more calls."""
+        late = self._late
+        try:
+            while late:
+                self._publish(*late[0])
+                late.popleft()
+                self.open_count -= 1
+        except LaneFull:
+            pass
+        self.flush()
+
     def flush(self) -> None:
         """Hot path. Make all that is queued visible, with one ring of the doorbell. Nothing queued: nothing done.
 
@@ -232,13 +262,18 @@ class ContainerEnd(End):
             PeerProtocolError: the doorbell was tampered with.
         """
         producer = self._producer
-        if producer.published == producer.flushed:
+        published = producer.published
+        if published == producer.flushed:
             return
         if self._pending:
             self._publish_releases()
-        published = producer.published
+            published = producer.published
         count = published - producer.flushed
         producer.flushed = published
+        counters = self._counters  # first: who has seen an answer finds it counted
+        counters[CALLS_DONE] = self._calls_done
+        counters[BUSY_US] = self._busy_us
+        counters[ACTIVITY_US] = monotonic_ns() // 1000
         try:
             self._ring_peer(count)
         except BlockingIOError as exc:
@@ -257,36 +292,55 @@ class ContainerEnd(End):
         self.flush()
         end_s = monotonic() + timeout_s
         producer = self._producer
-        lent_count, acked = len(self._lent), producer.acked
-        more = False
-        while not more and self.wait(end_s - monotonic()):
+        out_count, acked = len(self.out), producer.acked
+        more, left_s = False, timeout_s
+        while self.wait(left_s):
             self._backlog = self.take()
-            more = len(self._lent) < lent_count or producer.acked > acked
+            more = len(self.out) < out_count or producer.acked > acked
+            left_s = end_s - monotonic()
+            if more or left_s <= 0:  # the time is over also for a caller that rings without end
+                break
         if self._backlog:
             self._bell.wake()
         return more
 
-    def begin(self, call_id: int) -> None:
-        """Hot path. The model starts on this call. Should the process die, the kernel reads which one it was."""
-        self._words[CURRENT_CALL] = call_id
+    # --- what is counted --------------------------------------------------------------------------------------------
 
-    def end(self, call_id: int, busy_us: int, error: bool) -> None:
-        """Hot path. The model has ended the call after `busy_us`."""
-        words = self._words
-        self._calls_done = words[CALLS_DONE] = self._calls_done + 1
-        self._busy_us = words[BUSY_US] = self._busy_us + busy_us
-        words[CURRENT_CALL] = 0
-        if error:
-            self._errors = words[ERRORS] = self._errors + 1
+    def count(self, calls: int, busy_us: int) -> None:
+        """Hot path. Calls have been worked off, in `busy_us`. Shown from the next `flush` on, with their answers."""
+        self._calls_done += calls
+        self._busy_us += busy_us
 
-    def set_ready(self, ready: bool = True) -> None:
-        """Show in the header whether this container serves the lane."""
-        self._words[READY] = int(ready)
+    def count_error(self) -> None:
+        """The call has ended in an error."""
+        self._errors = self._counters[ERRORS] = self._errors + 1
+
+    def reserve_all(self) -> None:
+        """Give pages to the whole lane. Raises LaneFull: the system has not so many."""
+        self._memory.reserve(0, self._memory.nbytes)
+
+    @property
+    def address(self) -> int:
+        """Where the segment begins in this process."""
+        return ctypes.addressof(ctypes.c_char.from_buffer(self.writable))
+
+    def set_pinned(self) -> None:
+        """No page of this lane goes back to the system from now on, at either end."""
+        self._words[PINNED] = 1
+
+    def close(self) -> None:
+        super().close()
+        self._publish = self._counters = self.header = self._ring_peer
 
     def _finals_due(self) -> int:
-        return len(self._open)
+        return self.open_count
+
+    def _no_block(self, offset: int, nbytes: int) -> NoReturn:
+        # What is not yet published is out as well: only a caller that lies releases it.
+        self.refuse(f"no block of {nbytes} bytes that is out begins at {offset}: the caller has released it unseen")
 
     def _bad_call(self, call_id: int, offset: int, nbytes: int) -> NoReturn:
         raise PeerProtocolError(
-            f"call {call_id}: {nbytes} bytes at {offset} are no block of the caller, or its id is open"
+            f"call {call_id} after {self._calls_taken}: {nbytes} bytes at {offset}; ids are consecutive, and blocks the"
+            " caller's"
         )

@@ -15,10 +15,9 @@ from huterox_shm.layout import (
     DRAINING,
     OPEN,
     PAGE_NBYTES,
+    PINNED,
     STATE,
-    LaneCounters,
     LaneLayout,
-    read_counters,
     read_header,
     state_of,
 )
@@ -62,21 +61,25 @@ _CLOSED: Any = _Closed()
 
 
 class End(abc.ABC):
-    """One end. Not for several threads at once, but for `release`-like methods where they say so."""
+    """One end. Not for several threads at once, but for `release`-like methods where they say so.
+
+    `out` and `free` are its allocator's (see `slab`); `readable` and `writable` are the whole segment, for hot paths
+    that slice it themselves.
+    """
 
     __slots__ = (
+        "free",
         "generation",
+        "out",
+        "readable",
+        "writable",
         "_acknowledge_at",
         "_bell",
         "_claim",
-        "_claimed",
         "_closed",
         "_consumer",
         "_entries",
-        "_free",
-        "_held",
         "_layout",
-        "_lent",
         "_memory",
         "_peer_bell",
         "_peer_high",
@@ -85,11 +88,9 @@ class End(abc.ABC):
         "_poll",
         "_producer",
         "_read_bell",
-        "_readable",
         "_ring_peer",
         "_slab",
         "_words",
-        "_writable",
     )
 
     def __init__(self, memory: Memory, bell: Bell, peer_bell: Bell) -> None:
@@ -98,8 +99,8 @@ class End(abc.ABC):
         view = memoryview(memory.buffer)
         self._layout = layout
         self._words: Any = view[:PAGE_NBYTES].cast("Q")
-        self._writable: Any = view
-        self._readable: Any = view.toreadonly()
+        self.writable: Any = view
+        self.readable: Any = view.toreadonly()
         self._memory = memory
         self._bell = bell
         self._peer_bell = peer_bell
@@ -107,8 +108,6 @@ class End(abc.ABC):
         self._ring_peer = peer_bell.ring
         self._poll: select.poll | None = None
         self._closed = False
-        self._held: set[int] = set()
-        """Blocks of the peer that this end may still read."""
         self._entries = layout.ring_entries
         self._acknowledge_at = self._entries >> 2
         outgoing, incoming, base, nbytes, self._peer_low, self._peer_high = self._places(layout)
@@ -116,7 +115,7 @@ class End(abc.ABC):
         self._producer = Producer(memory.buffer, outgoing, self._entries, self._consumer)
         self._pending = self._producer.pending
         self._slab = slab = Slab(base, nbytes, memory.reserve, memory.punch)
-        self._claim, self._claimed, self._lent, self._free = slab.claim, slab.claimed, slab.lent, slab.free
+        self._claim, self.out, self.free = slab.claim, slab.out, slab.free
 
     @staticmethod
     @abc.abstractmethod
@@ -124,14 +123,14 @@ class End(abc.ABC):
         """Outgoing ring, incoming ring; offset and size of this end's own half; offset and end of the peer's."""
 
     @classmethod
-    def _attach(cls, memfd: int, bell_fd: int, peer_bell_fd: int) -> Self:
+    def _attach(cls, memfd: int, bell_fd: int, peer_bell_fd: int, *more: Any) -> Self:
         with ExitStack() as undo:
             for fd in (memfd, bell_fd, peer_bell_fd):
                 undo.callback(os.close, fd)
             bell, peer_bell = Doorbell(bell_fd), Doorbell(peer_bell_fd)
             segment = Segment(memfd)
             undo.callback(segment.buffer.close)  # nobody has a view of it yet
-            end = cls(segment, bell, peer_bell)
+            end = cls(segment, bell, peer_bell, *more)
             undo.pop_all()
         return end
 
@@ -156,19 +155,13 @@ class End(abc.ABC):
         """OPEN, DRAINING or DEAD. Whatever else stands there, or a closed end, is DEAD."""
         return DEAD if self._closed else state_of(self._words)
 
-    def counters(self) -> LaneCounters:
-        """The counters of both ends, now."""
-        if self._closed:
-            raise LaneDead("this end of the lane is closed")
-        return read_counters(self._words)
-
     def slab_stats(self) -> SlabStats:
         """How the half that this end allocates from is used."""
         return self._slab.stats()
 
     def trim(self) -> int:
         """Give memory that is not in use back to the system; returns how many bytes. For idle times."""
-        return 0 if self._closed else self._slab.trim()
+        return 0 if self._closed or self._words[PINNED] else self._slab.trim()
 
     def drain(self) -> None:
         """No new calls from now on; those in flight still end. Wakes both ends."""
@@ -191,7 +184,7 @@ class End(abc.ABC):
         if self._closed:
             return
         self._closed = True
-        self._read_bell = self._ring_peer = self._readable = self._writable = self._words = _CLOSED
+        self._read_bell = self._ring_peer = self.readable = self.writable = self._words = _CLOSED
         self._consumer = self._producer = _CLOSED
         self._bell.close()
         self._peer_bell.close()
@@ -212,30 +205,35 @@ class End(abc.ABC):
         """Hot path. The first `nbytes` bytes of a block that this end has claimed, writable.
 
         Raises:
-            ValueError: no claimed block begins there, or it is smaller.
+            ValueError: no claimed block begins there, or it is smaller. At the container PeerProtocolError.
         """
-        order = self._claimed.get(offset)
+        order = self.out.get(offset)
         if order is None or nbytes > 1 << order:
-            raise ValueError(f"no claimed block of {nbytes} bytes begins at {offset}")
-        return self._writable[offset : offset + nbytes]  # type: ignore[no-any-return]
+            self._no_block(offset, nbytes)
+        return self.writable[offset : offset + nbytes]  # type: ignore[no-any-return]
 
     def view(self, offset: int, nbytes: int) -> memoryview:
         """Hot path. The bytes of a block that `take` has named, read-only."""
-        return self._readable[offset : offset + nbytes]  # type: ignore[no-any-return]
+        return self.readable[offset : offset + nbytes]  # type: ignore[no-any-return]
 
     def abandon(self, offset: int) -> None:
         """Free a block that was claimed and not published.
 
         Raises:
-            ValueError: no such block.
+            ValueError: no such block. At the container PeerProtocolError.
         """
+        if offset not in self.out:
+            self._no_block(offset, 0)
         self._slab.release(offset)
+
+    def _no_block(self, offset: int, nbytes: int) -> NoReturn:
+        raise ValueError(f"no block of {nbytes} bytes that is out begins at {offset}")
 
     # --- releases and acknowledgements ------------------------------------------------------------------------------
 
     @property
     def releases_pending(self) -> int:
-        """How many blocks of the peer wait for the next entry to tell that they are free."""
+        """How many releases wait for the next entry to tell of them."""
         return len(self._pending)
 
     def flush_releases(self) -> None:
@@ -261,14 +259,6 @@ class End(abc.ABC):
     @abc.abstractmethod
     def flush(self) -> None:
         """Make all that is queued visible."""
-
-    def _release(self, offset: int) -> None:
-        """Any thread, any moment: two operations that the interpreter does not interrupt."""
-        try:
-            self._held.remove(offset)
-        except KeyError:
-            raise ValueError(f"no block that this end still has begins at {offset}") from None
-        self._pending.append(offset)
 
     # --- the doorbell -----------------------------------------------------------------------------------------------
 
@@ -309,17 +299,9 @@ class End(abc.ABC):
         self._read_bell = refuse
         self.mark_dead()
 
-    def _take_back(self, count: int, offsets: tuple[int, ...]) -> None:
-        """Hot path. The peer releases the first `count` of these blocks of this end's half."""
-        if count > len(offsets):
-            raise PeerProtocolError(f"an entry with {count} releases; {len(offsets)} have room")
-        lent = self._lent
-        free = self._free
-        for offset in offsets[:count]:
-            order = lent.pop(offset, None)
-            if order is None:
-                raise PeerProtocolError(f"the peer releases a block that it does not have, at {offset}")
-            free[order].append(offset)
+    def _check_release_count(self, count: int, room: int) -> None:
+        if count > room:
+            raise PeerProtocolError(f"an entry with {count} releases; {room} have room")
 
 
 def read_header_of(buffer: Any, segment_nbytes: int) -> tuple[LaneLayout, int]:

@@ -11,13 +11,19 @@ writer each, two doorbells (see `slab`, `ring`, `doorbell`).
     view                         reply half                    claim, write_view
     release (with the next flush) ──────────────────────────▶  the block is free again
 
-A block belongs to one side at a time. The request block is the container's from `flush` until the container says
-otherwise (with the final reply, or later in a release), so a model may keep an input for as long as it likes. A reply
-block is the caller's until it releases it. A call has exactly one final reply (REPLY or ERROR), and any number of PARTs
-before it.
+A block belongs to one side at a time. The request's blocks are the container's from `flush` until the container says
+otherwise (with the final reply, or later in a release), so a model may keep an input for as long as it likes; a caller
+that fills one block for many calls owns it. A reply block is the caller's until it releases it. A call has exactly one
+final reply (REPLY or ERROR), and any number of PARTs before it. Calls have consecutive ids and are begun in that order:
+one word, `begun`, tells which calls a container that has ended had not touched.
 
-When full: `claim` and `publish_call` raise LaneFull. A final reply always has a place in the ring, because no more
-calls are in flight than the reply ring holds; an answer for which no block can be had may go without one (0 bytes).
+What a block holds is not this package's business, but entries carry a number for those whose business it is:
+`signature` stands for everything about a message but its tensors' bytes, once an entry with the flag DEFINES has told
+what that is. Such an entry is a CALL that is answered with an empty REPLY and counts as none, or a PART that is none.
+
+When full: `claim` and `publish_call` raise LaneFull. A final reply needs no care: no more calls are in flight than half
+the reply ring holds, and should parts have filled it, the reply waits at the container's end until the caller has taken
+some. An answer for which no block can be had may go without one (0 bytes).
 When dead: whoever watches marks the state word and rings both doorbells; replies that were published are still taken,
 then `take` raises LaneDead. When the peer writes what no honest peer writes, `take` marks the lane dead and raises
 PeerProtocolError. What a peer changes in a block under a reader's eyes is not seen here: who decodes it checks it.
@@ -33,34 +39,41 @@ from huterox_shm.caller import CallerEnd, Reply
 from huterox_shm.container import ContainerEnd, Request
 from huterox_shm.doorbell import Doorbell, create_eventfd
 from huterox_shm.end import read_header_of
-from huterox_shm.errors import LaneDead
+from huterox_shm.errors import PeerProtocolError
 from huterox_shm.layout import (
+    BEGUN,
     CALL,
     CANCEL,
     DEAD,
+    DEFINES,
     DRAINING,
     ERROR,
+    INDIRECT,
     OPEN,
     PAGE_NBYTES,
     PART,
     REPLY,
+    REQUEST_RELEASED,
     STATE,
+    STREAM,
     LaneCounters,
     plan,
-    read_counters,
     state_of,
     write_header,
 )
 from huterox_shm.segment import check_seals, create_memfd, reserve_pages
 
 __all__ = [
+    "BEGUN",
     "CALL",
     "CANCEL",
     "CallerEnd",
     "ContainerEnd",
     "DEAD",
+    "DEFINES",
     "DRAINING",
     "ERROR",
+    "INDIRECT",
     "LaneConfig",
     "LaneCounters",
     "LaneDescriptors",
@@ -68,8 +81,11 @@ __all__ = [
     "OPEN",
     "PART",
     "REPLY",
+    "REQUEST_RELEASED",
     "Reply",
     "Request",
+    "STATE",
+    "STREAM",
     "create_lane",
 ]
 
@@ -138,7 +154,7 @@ def _closing(undo: ExitStack, fd: int) -> int:
 
 
 class LaneWatch:
-    """A third party's hold on a lane: reads its counters, ends it, sees none of its blocks. Owns the descriptors."""
+    """A third party's hold on a lane: ends it, sees none of its blocks. Owns the descriptors."""
 
     __slots__ = ("generation", "_bells", "_closed", "_header", "_words")
 
@@ -162,8 +178,11 @@ class LaneWatch:
                 _closing(undo, fd)
             bells = tuple(Doorbell(fd) for fd in descriptors[1:])
             check_seals(descriptors.memfd)
+            nbytes = os.fstat(descriptors.memfd).st_size
+            if nbytes < PAGE_NBYTES:
+                raise PeerProtocolError(f"a segment of {nbytes} bytes is no lane")
             header = undo.enter_context(mmap.mmap(descriptors.memfd, PAGE_NBYTES))
-            _, generation = read_header_of(header, os.fstat(descriptors.memfd).st_size)
+            _, generation = read_header_of(header, nbytes)
             undo.pop_all()
         os.close(descriptors.memfd)
         return cls(header, generation, bells)
@@ -172,12 +191,6 @@ class LaneWatch:
     def state(self) -> int:
         """OPEN, DRAINING or DEAD; whatever else stands there is DEAD."""
         return DEAD if self._closed else state_of(self._words)
-
-    def counters(self) -> LaneCounters:
-        """The counters of both ends, now."""
-        if self._closed:
-            raise LaneDead("this watch is closed")
-        return read_counters(self._words)
 
     def drain(self) -> None:
         """No new calls from now on; those in flight still end. Wakes both ends."""

@@ -7,15 +7,17 @@
     ...      reply half             blocks of the container
 
     entry: 64 bytes, little-endian, in its own cache line
-     0 kind u8 | 1 flags u8 | 2 release_count u16 | 4 acked u32 | 8 call_id u64 | 16 offset u64 | 24 nbytes u64
-    32 deadline_us u64 | 40 released 3 x u64
-    of kind RELEASE: 8 released 7 x u64
+     0 kind u8 | 1 flags u8 | 2 release_count u16 | 4 acked u32 | 8 call_id u64 | 16 offset u64
+    24 nbytes u32 | 28 signature u32 | 32 deadline_us u64 | 40 released 3 x u64
 
-    header page: u64 words, each block of counters on cache lines of its own
+    header page: u64 words, each writer on cache lines of its own
        0 magic | 1 version | 2 generation | 3 ring_entries | 4 request_half_nbytes | 5 reply_half_nbytes   written once
       16 state                                                                      written by who ends the lane
-      32 calls_taken | 33 calls_done | 34 errors | 35 busy_us | 36 last_activity_us | 37 current | 38 ready   container
-      48 calls_published | 49 last_activity_us                                                           caller
+      32 calls_taken | 33 calls_done | 34 errors | 35 busy_us | 36 activity_us            container (see `ledger`)
+      40 begun | 41 pinned                                                                               container
+
+What is released are, in the request ring, offsets of reply blocks; in the reply ring, ids of calls whose request is no
+longer needed.
 
 Offsets count from the start of the segment, so an address never travels. All positions follow from three numbers
 (`plan`), and an end keeps the plan that it checked once: what a peer writes into the header later moves nothing.
@@ -33,7 +35,7 @@ CHUNK_NBYTES: Final = 256 * 1024
 
 # --- entry -----------------------------------------------------------------------------------------------------------
 
-ENTRY: Final = struct.Struct("<BBHIQQQQQQQ")
+ENTRY: Final = struct.Struct("<BBHIQQIIQQQQ")
 ENTRY_NBYTES: Final = 64
 ENTRY_SHIFT: Final = 6
 assert ENTRY.size == ENTRY_NBYTES == 1 << ENTRY_SHIFT
@@ -49,10 +51,16 @@ REQUEST_RELEASED: Final = 1
 """Flag of a final reply: the call's request block is free again."""
 STREAM: Final = 2
 """Flag of a call: its answer may come in parts."""
+DEFINES: Final = 4
+"""Flag of a CALL or PART that is none: its block tells what its signature stands for from now on. See `lane`."""
+INDIRECT: Final = 8
+"""Flag of a call: its block holds references to blocks. See `lane`."""
 
 RELEASES_MAX: Final = 3
-RELEASES_ONLY_MAX: Final = 7
-"""Offsets in an entry of kind RELEASE, which uses the other fields for them too."""
+RELEASES_ONLY_MAX: Final = 6
+"""Releases in an entry of kind RELEASE, which uses other fields for them too: call_id, offset, deadline_us."""
+
+BLOCK_NBYTES_MAX: Final = 0xFFFF_FFFF
 
 ACKED_MASK: Final = 0xFFFF_FFFF
 
@@ -67,16 +75,18 @@ OPEN: Final = 1
 DRAINING: Final = 2
 DEAD: Final = 3
 
-CALLS_TAKEN: Final = 32
-CALLS_DONE: Final = 33
-ERRORS: Final = 34
-BUSY_US: Final = 35
-CONTAINER_ACTIVITY_US: Final = 36
-CURRENT_CALL: Final = 37
-READY: Final = 38
+COUNTERS: Final = slice(32, 37)
+"""Where the header counts; the same words in the same order may lie elsewhere (see `ledger`)."""
+CALLS_TAKEN: Final = 0
+CALLS_DONE: Final = 1
+ERRORS: Final = 2
+BUSY_US: Final = 3
+ACTIVITY_US: Final = 4
 
-CALLS_PUBLISHED: Final = 48
-CALLER_ACTIVITY_US: Final = 49
+BEGUN: Final = 40
+"""The highest id of a call that the container has begun. Calls are begun in the order of their ids."""
+PINNED: Final = 41
+"""Not zero: a device reads these pages, so none of them may go back to the system."""
 
 RING_ENTRIES_MIN: Final = 128
 RING_ENTRIES_MAX: Final = 65536
@@ -109,17 +119,13 @@ class LaneLayout(NamedTuple):
 
 
 class LaneCounters(NamedTuple):
-    """What the header says now. Written by the ends, so believed only as far as the end that wrote it."""
+    """What a container says of a lane, now. `activity_us` is on CLOCK_MONOTONIC, 0 before the first call."""
 
-    calls_published: int
-    caller_activity_us: int
     calls_taken: int
     calls_done: int
     errors: int
     busy_us: int
-    container_activity_us: int
-    current_call: int
-    ready: int
+    activity_us: int
 
 
 def plan(ring_entries: int, request_half_nbytes: int, reply_half_nbytes: int) -> LaneLayout:
@@ -194,15 +200,5 @@ def state_of(words: Words) -> int:
 
 
 def read_counters(words: Words) -> LaneCounters:
-    """The counters as they stand in the header now."""
-    return LaneCounters(
-        words[CALLS_PUBLISHED],
-        words[CALLER_ACTIVITY_US],
-        words[CALLS_TAKEN],
-        words[CALLS_DONE],
-        words[ERRORS],
-        words[BUSY_US],
-        words[CONTAINER_ACTIVITY_US],
-        words[CURRENT_CALL],
-        words[READY],
-    )
+    """The counters that begin at the first of these words."""
+    return LaneCounters(words[CALLS_TAKEN], words[CALLS_DONE], words[ERRORS], words[BUSY_US], words[ACTIVITY_US])

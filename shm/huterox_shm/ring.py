@@ -16,7 +16,8 @@ kinds must always get through, the last places are kept for them:
 
 An acknowledgement (a RELEASE entry, perhaps without offsets) is due once a quarter of the opposite ring is consumed and
 untold. At most five of them can be outstanding between two honest ends, so eight places are enough and neither side
-waits for ever. Final replies fit because no more than `entries - 64` calls are in flight (see `lane`).
+waits for ever. No more calls are in flight than half the ring has places (`calls_max`): so beside all the final replies
+that are due, more fits into the ring than a consumer may leave unacknowledged, and parts are never stuck behind them.
 
 When full: LaneFull, nothing written. When the peer cheats (tells more than the ring holds, acknowledges what was never
 published): PeerProtocolError. It does not look into entries beyond `acked`; the lane does.
@@ -38,8 +39,14 @@ CALL_HEADROOM: Final = 64
 PART_HEADROOM: Final = 32
 CONTROL_HEADROOM: Final = 8
 
-Entry = tuple[int, int, int, int, int, int, int, int, int, int, int]
-"""kind, flags, release_count, acked, call_id, offset, nbytes, deadline_us, released 0, 1, 2"""
+
+def calls_max(entries: int) -> int:
+    """How many calls may be in flight over rings of this length."""
+    return entries >> 1
+
+
+Entry = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
+"""kind, flags, release_count, acked, call_id, offset, nbytes, signature, deadline_us, released 0, 1, 2"""
 
 _pack_into = ENTRY.pack_into
 _iter_unpack = ENTRY.iter_unpack
@@ -86,15 +93,14 @@ class Consumer:
 class Producer:
     """The writing side of a ring.
 
-    `published`, `flushed` (told through the doorbell) and `acked` are running counts. `pending` holds offsets of the
-    opposite half that the peer may have back; they travel with the next entries. Appending to it is all that a
-    garbage collector's callback does, so any thread may.
+    `published`, `flushed` (told through the doorbell) and `acked` are running counts. `pending` holds what the peer may
+    have back (offsets or call ids: the ring does not care); it travels with the next entries. Appending to it is all
+    that a garbage collector's callback does, so any thread may.
     """
 
     __slots__ = (
         "acked",
         "buffer",
-        "control_count",
         "flushed",
         "pending",
         "published",
@@ -112,7 +118,6 @@ class Producer:
         self.published = 0
         self.flushed = 0
         self.acked = 0
-        self.control_count = 0
         self.pending: list[int] = []
         self.buffer = buffer
         self._at = at
@@ -121,7 +126,15 @@ class Producer:
         self._opposite = opposite
 
     def publish(
-        self, kind: int, flags: int, call_id: int, offset: int, nbytes: int, deadline_us: int, kept: int
+        self,
+        kind: int,
+        flags: int,
+        call_id: int,
+        offset: int,
+        nbytes: int,
+        signature: int,
+        deadline_us: int,
+        kept: int,
     ) -> None:
         """Hot path. Write the next entry; it is seen once its number has been told through the doorbell.
 
@@ -155,6 +168,7 @@ class Producer:
             call_id,
             offset,
             nbytes,
+            signature,
             deadline_us,
             first,
             second,
@@ -163,7 +177,7 @@ class Producer:
         self.published = published + 1
 
     def publish_releases(self, kept: int) -> bool:
-        """Write one RELEASE entry with up to seven pending offsets (or none: a mere acknowledgement), if it fits."""
+        """Write one RELEASE entry with up to six pending releases (or none: a mere acknowledgement), if it fits."""
         published = self.published
         if published - self.acked + kept >= self._entries:
             return False
@@ -171,10 +185,9 @@ class Producer:
         consumed = opposite.acknowledged = opposite.consumed
         pending = self.pending
         count = min(len(pending), RELEASES_ONLY_MAX)
-        offsets = [pending.pop() for _ in range(count)] + [0] * (RELEASES_ONLY_MAX - count)
+        r0, r1, r2, *more = [pending.pop() for _ in range(count)] + [0] * (RELEASES_ONLY_MAX - count)
         at = self._at + ((published & self._mask) << ENTRY_SHIFT)
-        _pack_into(self.buffer, at, RELEASE, 0, count, consumed & ACKED_MASK, *offsets)
-        self.control_count += 1
+        _pack_into(self.buffer, at, RELEASE, 0, count, consumed & ACKED_MASK, r0, r1, 0, 0, r2, *more)
         self.published = published + 1
         return True
 

@@ -78,11 +78,13 @@ class Segment:
         """Map the memfd `fd` and take it over.
 
         Raises:
-            HandoverError: not a sealed memfd; it stays open.
+            HandoverError: not a sealed memfd, or an empty one; it stays open.
             OSError: it cannot be mapped; it stays open.
         """
         check_seals(fd)
         self.nbytes = os.fstat(fd).st_size
+        if not self.nbytes:
+            raise HandoverError("the segment is empty")
         self.buffer = mmap.mmap(fd, self.nbytes)
         self.fd = fd
 

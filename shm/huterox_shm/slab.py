@@ -3,13 +3,13 @@
 Problem: blocks of 64 bytes to hundreds of megabytes, claimed and released a hundred thousand times a second in Python,
 in memory that another process reads. Idea: power-of-two blocks on one stack per order. A release only pushes, a claim
 only pops; buddies are joined again no sooner than a claim finds no block, or on `trim`. Nothing of the allocator lies
-in the shared memory, so a peer cannot damage it: all that a peer can do is name an offset, and `take_back` knows
-whether that block was lent to it.
+in the shared memory, so a peer cannot damage it: all that a peer can do is name a block, and `out` knows whether that
+one is out.
 
-    order 6 (64 B)    [ | | ]           claimed:  offset -> order    the owner is writing into it
-    order 7           [ ]               lent:     offset -> order    published: the peer reads it
-    ...               [ | ]
-    order n (root)    [ ]               reserved: one byte per chunk of pages
+    order 6 (64 B)    [ | | ]           out:      offset -> order    claimed and not released
+    order 7           [ ]
+    ...               [ | ]             reserved: one byte per chunk of pages
+    order n (root)    [ ]
 
 Pages: the half is sparse. Before a block is handed out, the chunks that its bytes touch are reserved (`reserve` raises
 LaneFull where the system has none); `trim` gives wholly free chunks back (`punch`). Power-of-two blocks therefore
@@ -26,9 +26,12 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from huterox_shm.errors import LaneFull, LaneTooSmall
-from huterox_shm.layout import ALIGNMENT, CHUNK_NBYTES
+from huterox_shm.layout import ALIGNMENT, BLOCK_NBYTES_MAX, CHUNK_NBYTES
 
 ORDER_MIN: Final = ALIGNMENT.bit_length() - 1
+SMALL_NBYTES_MAX: Final = CHUNK_NBYTES >> 1
+"""A free block of at most this size has pages: who knows its order may pop it off `free` and enter it into `out`."""
+
 _CHUNK_SIZES: Final = frozenset(1 << order for order in range(ORDER_MIN + 1, 41))
 
 
@@ -36,10 +39,8 @@ class SlabStats(NamedTuple):
     """A slab at one moment; sizes are those of whole blocks, in bytes."""
 
     nbytes: int
-    claimed_count: int
-    claimed_nbytes: int
-    lent_count: int
-    lent_nbytes: int
+    out_count: int
+    out_nbytes: int
     reserved_nbytes: int
     largest_free_nbytes: int
 
@@ -51,16 +52,15 @@ def _nothing(_offset: int, _nbytes: int) -> None:
 class Slab:
     """Blocks of one half. Offsets are absolute: they begin at `base`.
 
-    `claimed`, `lent` and `free` are open to the lane's hot path, which does with them what `lend` and `take_back` do.
+    `out` and `free` are open to the lane's hot path, which does with them what `claim` and `release` do.
     """
 
     __slots__ = (
         "base",
-        "claimed",
         "free",
-        "lent",
         "nbytes",
         "nbytes_max",
+        "out",
         "_chunk_order",
         "_punch",
         "_reserve",
@@ -87,9 +87,8 @@ class Slab:
             raise ValueError(f"a slab of {nbytes} bytes at {base} in chunks of {chunk_nbytes}")
         self.base = base
         self.nbytes = nbytes
-        self.nbytes_max = 1 << (nbytes.bit_length() - 1)
-        self.claimed: dict[int, int] = {}
-        self.lent: dict[int, int] = {}
+        self.nbytes_max = min(1 << (nbytes.bit_length() - 1), BLOCK_NBYTES_MAX)  # an entry must be able to name it
+        self.out: dict[int, int] = {}
         self._chunk_order = chunk_nbytes.bit_length() - 1
         self._small_nbytes = chunk_nbytes >> 1
         self._reserve = reserve
@@ -121,41 +120,19 @@ class Slab:
             stack = self.free[order]
             if stack:
                 offset = stack.pop()
-                self.claimed[offset] = order
+                self.out[offset] = order
                 return offset
         return self._claim_rarely(nbytes)
 
     def release(self, offset: int) -> None:
-        """Free a claimed block that was not lent.
+        """Free a block.
 
         Raises:
-            ValueError: no claimed block begins there: released twice, lent, or never claimed.
+            ValueError: no block that is out begins there: released twice, or never claimed.
         """
-        order = self.claimed.pop(offset, None)
+        order = self.out.pop(offset, None)
         if order is None:
-            raise ValueError(f"no claimed block begins at {offset}")
-        self.free[order].append(offset)
-
-    def lend(self, offset: int) -> None:
-        """A claimed block goes to the peer; only `take_back` frees it from now on.
-
-        Raises:
-            ValueError: no claimed block begins there.
-        """
-        order = self.claimed.pop(offset, None)
-        if order is None:
-            raise ValueError(f"no claimed block begins at {offset}")
-        self.lent[offset] = order
-
-    def take_back(self, offset: int) -> None:
-        """Free a lent block, because the peer says that it needs it no longer.
-
-        Raises:
-            ValueError: no lent block begins there; the peer names what it was not given.
-        """
-        order = self.lent.pop(offset, None)
-        if order is None:
-            raise ValueError(f"no lent block begins at {offset}")
+            raise ValueError(f"no block that is out begins at {offset}")
         self.free[order].append(offset)
 
     def trim(self) -> int:
@@ -172,10 +149,8 @@ class Slab:
         free = [order for order in range(ORDER_MIN, len(self.free)) if self.free[order]]
         return SlabStats(
             self.nbytes,
-            len(self.claimed),
-            _nbytes_of(self.claimed),
-            len(self.lent),
-            _nbytes_of(self.lent),
+            len(self.out),
+            sum(1 << max(order, ORDER_MIN) for order in self.out.values()),
             self._reserved.count(1) << self._chunk_order,
             1 << free[-1] if free else 0,
         )
@@ -194,11 +169,11 @@ class Slab:
             have = down_to
             try:
                 self._reserve_block(offset, nbytes or 1)
-            except LaneFull:
+            except BaseException:
                 self.free[have].append(offset)
                 raise
         self._split(offset, have, order)
-        self.claimed[offset] = order
+        self.out[offset] = order
         return offset
 
     def _pop(self, order: int) -> tuple[int, int]:
@@ -208,9 +183,7 @@ class Slab:
             self._coalesce()
             found = self._pop_no_join(order)
         if found is None:
-            raise LaneFull(
-                f"no block of {1 << order} bytes is free: {len(self.claimed)} claimed, {len(self.lent)} lent"
-            )
+            raise LaneFull(f"no block of {1 << order} bytes is free: {len(self.out)} are out")
         return found
 
     def _pop_no_join(self, order: int) -> tuple[int, int] | None:
@@ -263,7 +236,3 @@ class Slab:
             self._punch(offset, nbytes)
             reserved[first:end] = bytes(end - first)
         return count << self._chunk_order
-
-
-def _nbytes_of(blocks: dict[int, int]) -> int:
-    return sum(1 << max(order, ORDER_MIN) for order in blocks.values())

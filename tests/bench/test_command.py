@@ -15,7 +15,11 @@ import pytest
 
 import huterox
 from huterox_bench.__main__ import main
-from huterox_bench.routed.node import start_node
+from huterox_bench.errors import BenchError
+from huterox_bench.lane.suite import open_lane
+from huterox_bench.options import Options
+from huterox_bench.sdk import calls
+from huterox_bench.sdk.node import start_node
 
 WAIT_S = 60.0
 KEYS = {
@@ -111,38 +115,70 @@ def test_no_helper_is_left_when_the_bench_is_ended(signal_number: signal.Signals
     assert alive == []
 
 
-@pytest.mark.system
-def test_routed_starts_its_own_node_and_prints_its_rows_beside_the_limits(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*COMMAND, "routed", "--seconds", "0.2", "--slices", "2", "-o", "json"],
+def bench_of_own_node(suite: str, tmp_path: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*COMMAND, suite, "--seconds", "0.2", "--slices", "2", "-o", "json"],
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(tmp_path), **environment},
     )
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    ("suite", "more"),
+    [
+        ("routed", {}),
+        ("lane", {(1, 1024): ["lane_peek"], (64, 1024): ["lane_shared", "lane_crowd"], (1, 4_915_200): ["lane_peek"]}),
+    ],
+)
+def test_a_suite_of_calls_starts_its_own_node_and_prints_its_rows_beside_the_limits(
+    suite: str, more: dict[tuple[int, int], list[str]], tmp_path: Path
+) -> None:
+    done = bench_of_own_node(suite, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert all(set(row) >= KEYS for row in rows)
     assert [(row["name"], (row["window"], row["nbytes"])) for row in rows] == [
         ("eventfd_rtt", (1, 8)),
-        *((name, shape) for shape in SHAPES for name in ("zmq_proxy", "routed")),
+        *((name, shape) for shape in SHAPES for name in ("zmq_proxy", suite, *more.get(shape, []))),
     ]
     for row in rows:
-        if row["name"] == "routed":
-            assert row["ratio_to_eventfd_rtt"] > 0
-            assert row["ratio_to_zmq_proxy"] > 0
+        assert row["ratio_to_eventfd_rtt"] > 0
+        assert row["name"] == "eventfd_rtt" or row["ratio_to_zmq_proxy"] > 0
+        callers = {"lane_shared": 4, "lane_crowd": 8}.get(row["name"], 1)
+        assert row["callers"] == callers
+        assert row["share_min"] is None if callers == 1 else 0 < row["share_min"] <= 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.system
+def test_no_lane_is_an_error_that_says_where_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUTEROX_LANES", "0")
+    monkeypatch.setattr(calls, "LANE_TIMEOUT_S", 0.3)
+    with ExitStack() as stack, pytest.raises(BenchError, match=r"are routed after .* must be lane.*HUTEROX_LANES"):
+        open_lane(Options(), stack)
 
 
 @pytest.mark.system
 @pytest.mark.parametrize(
     ("signal_number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["ctrl-c", "kill"]
 )
-def test_no_node_is_left_when_the_bench_is_ended(signal_number: signal.Signals, status: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("suite", "helper_count"),
+    [
+        ("routed", 8),  # the limits' three; huterox up, switchboard, kernel, zygote, worker
+        ("lane", 20),  # and twelve callers
+    ],
+)
+def test_no_node_is_left_when_the_bench_is_ended(
+    suite: str, helper_count: int, signal_number: signal.Signals, status: int, tmp_path: Path
+) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen([*COMMAND, "routed", "--seconds", "600"], env=environment) as process:
-        helpers = wait_for_helpers(process, 7)  # the limits' three; huterox up, switchboard, kernel, zygote
+    with subprocess.Popen([*COMMAND, suite, "--seconds", "600"], env=environment) as process:
+        helpers = wait_for_helpers(process, helper_count)
         os.kill(process.pid, signal_number)
         assert process.wait(WAIT_S) == status
     _, alive = psutil.wait_procs(helpers, timeout=WAIT_S)
@@ -159,7 +195,7 @@ def test_report_measures_every_suite_on_a_given_switchboard_and_leaves_it_as_it_
             assert client.services() == client.models() == []
     text, data = sorted(map(Path, done.stdout.split()), key=lambda path: path.suffix, reverse=True)
     document = json.loads(data.read_text(encoding="utf-8"))
-    assert {name: len(rows) for name, rows in document["suites"].items()} == {"limits": 5, "routed": 9}
+    assert {name: len(rows) for name, rows in document["suites"].items()} == {"limits": 5, "lane": 13, "routed": 9}
     assert document["command"].startswith("python -m huterox_bench report --endpoint")
     assert document["machine"]["cores"] >= 1
     assert "## routed" in text.read_text(encoding="utf-8")

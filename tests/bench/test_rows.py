@@ -102,3 +102,14 @@ def test_json_figures_are_rounded(rows: list[Row]) -> None:
     assert row.as_json()["p50_us"] == 12345.7
     assert row.as_json()["calls_per_s"] == 0.333
     assert all(value == round(value, 3) for value in _floats(rows[0].as_json()))
+
+
+def test_a_crowd_tells_its_callers_and_the_median_of_its_least_shares() -> None:
+    slices = [SliceFigures(10, 0.5, 100, 9, 9, 4, share) for share in (0.9, 0.6, 0.8)]
+    (row,) = rows_of([Measured(Named("lane_shared", 64, 1024), tuple(slices))])
+    assert (row.callers, row.share_min) == (4, 0.8)
+    assert dict(zip(COLUMNS, cells_of(row), strict=True))["least share"] == "0.80"
+
+
+def test_one_caller_has_no_share(rows: list[Row]) -> None:
+    assert {(row.callers, row.share_min) for row in rows} == {(1, None)}

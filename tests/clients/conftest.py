@@ -1,18 +1,23 @@
 """A switchboard double: a ROUTER in a thread that speaks the wire and misbehaves on demand."""
 
+import asyncio
 import heapq
 import queue
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 import zmq
+from tests.clients.lanes import AsyncLaneDouble, KernelDouble, LaneDouble, refuses
 
 import huterox
 from huterox_wire import errors
 from huterox_wire.kinds import Kind
+from huterox_wire.leases import LeasedMeta, LeaseMeta, decode_lease
 from huterox_wire.message import Message, decode, encode, slice_tensors
 from huterox_wire.meta import (
     AdminReplyMeta,
@@ -37,6 +42,8 @@ class Double:
         self.received: queue.Queue[tuple[Kind, Any]] = queue.Queue()
         self.handles: dict[str, int] = {"echo": 1 << 32 | 1}
         self.results: dict[str, Callable[[dict[str, Any]], Any]] = {"status": lambda args: {"nodes_ready": 1}}
+        self.lease: Callable[[LeaseMeta], LeasedMeta] = refuses("absent")
+        self.leases = 0  # how often a lane was asked for
         self.mute = False
         self._later: list[tuple[float, int, list[Any]]] = []
         self._gathered: list[list[Any]] = []
@@ -82,6 +89,10 @@ class Double:
             if kind is Kind.OPEN:
                 opened = decode_open(message.meta)
                 self._answer(identity, Kind.REPLY, request_id, encode_meta(self._open(opened.service, opened.tenant)))
+            elif kind is Kind.LEASE:
+                self.leases += 1
+                leased = encode_meta(self.lease(decode_lease(message.meta)))
+                self._answer(identity, Kind.REPLY, request_id, leased)
             elif kind is Kind.ADMIN:
                 admin = decode_admin(message.meta)
                 if admin.verb not in self.results:
@@ -166,6 +177,18 @@ class Double:
         self._answer(identity, kind, request_id, b"\xc1 no msgpack")
 
 
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Run a coroutine to its end, bounded."""
+    uvloop = pytest.importorskip("uvloop") if request.param == "uvloop" else None
+
+    def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
+            return runner.run(asyncio.wait_for(coroutine, 30))
+
+    return run
+
+
 @pytest.fixture
 def double(tmp_path: Any) -> Iterator[Double]:
     double = Double(f"ipc://{tmp_path}/d.ipc")
@@ -187,3 +210,30 @@ def client(double: Double) -> Iterator[huterox.Client]:
 @pytest.fixture
 def service(client: huterox.Client) -> huterox.Service:
     return client.service("echo")
+
+
+@pytest.fixture
+def kernel(tmp_path: Any) -> Iterator[KernelDouble]:
+    kernel = KernelDouble(tmp_path)
+    yield kernel
+    kernel.close()
+
+
+@pytest.fixture
+def lane_double(monkeypatch: pytest.MonkeyPatch) -> type[LaneDouble]:
+    """Every lane is a double."""
+    module = types.ModuleType("huterox.lane")
+    module.LaneConnection = LaneDouble  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "huterox.lane", module)
+    monkeypatch.setattr(LaneDouble, "made", [])
+    return LaneDouble
+
+
+@pytest.fixture
+def async_lane_double(monkeypatch: pytest.MonkeyPatch) -> type[AsyncLaneDouble]:
+    """Every lane of an asyncio client is a double."""
+    module = types.ModuleType("huterox.async_lane")
+    module.AsyncLane = AsyncLaneDouble  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "huterox.async_lane", module)
+    monkeypatch.setattr(LaneDouble, "made", [])
+    return AsyncLaneDouble

@@ -17,18 +17,6 @@ from huterox_wire.kinds import Kind
 WAIT_S = 10.0
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    """Run a coroutine to its end, bounded."""
-    uvloop = pytest.importorskip("uvloop") if request.param == "uvloop" else None
-
-    def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
-            return runner.run(asyncio.wait_for(coroutine, 30))
-
-    return run
-
-
 def with_service(double: Any, use: Callable[[Any], Coroutine[Any, Any, Any]]) -> Coroutine[Any, Any, Any]:
     async def main() -> Any:
         async with huterox.aconnect(double.endpoint, timeout=WAIT_S) as client:
@@ -215,7 +203,7 @@ def test_both_clients_have_the_same_verbs():
         return {name for name in vars(cls) if not name.startswith("_")}
 
     assert verbs(huterox.Client) == verbs(AsyncClient)
-    assert verbs(huterox.Service) - {"renew", "renew_later", "finish_renewal"} == verbs(huterox.AsyncService)
+    assert verbs(huterox.Service) == verbs(huterox.AsyncService)
 
 
 def test_nobody_at_the_endpoint_is_unavailable(run, tmp_path, double):

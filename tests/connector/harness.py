@@ -1,4 +1,7 @@
-"""A switchboard core with a kernel or two, for tests: feed events, compare effects."""
+"""A switchboard core with a kernel or two, for tests: feed events, compare effects.
+
+Its kernels have no lanes to end, so that DRAIN is answered at once, unless a test sets `drains_at_once` to False.
+"""
 
 from typing import Any
 
@@ -9,6 +12,7 @@ from huterox_connector.core.records import MIB, Container
 from huterox_connector.core.switchboard import Switchboard
 from huterox_wire.header import pack_header
 from huterox_wire.kinds import Flag, Kind
+from huterox_wire.leases import DrainMeta, LeaseMeta
 from huterox_wire.meta import AdminMeta, AdminReplyMeta
 from huterox_wire.nodes import (
     Capacity,
@@ -17,9 +21,11 @@ from huterox_wire.nodes import (
     ContainerReport,
     CreateMeta,
     HeartbeatMeta,
+    LaneUsage,
     RegisterMeta,
 )
 
+HOST_ID = "boot-id-1"
 CALLER = b"caller"
 OPERATOR = b"operator"
 
@@ -31,10 +37,16 @@ class Harness:
         self.config = CoreConfig(**{"residency_min_s": 0.0, "residency_load_factor": 0.0, **config})
         self.board = Switchboard(self.config, epoch=1, clock_offset_s=1000.0, started_s=0.0)
         self.handles: dict[str, int] = {}
+        self.drains_at_once = True
         self._request_id = 1_000_000
 
     def on(self, event: happened.Event, now_s: float = 0.0) -> list[asked.Effect]:
-        return self.board.on(event, now_s)
+        effects = self.board.on(event, now_s)
+        if self.drains_at_once:
+            for drain in drained(effects):
+                (container,) = (c for c in self.board.registry.containers.values() if c.id == drain.container)
+                effects += self.drained(container.node.identity, drain.container, now_s)
+        return effects
 
     def admin(self, verb: str, now_s: float = 0.0, **args: Any) -> list[asked.Effect]:
         """A verb, with its commit written at once; all effects that came of it."""
@@ -57,6 +69,7 @@ class Harness:
 
     def node(self, name: str = "n1", slots: int = 2, host_mb: int = 1000, now_s: float = 0.0, **more: Any) -> bytes:
         identity = f"{name}:b1".encode()
+        more.setdefault("host_id", HOST_ID)
         meta = RegisterMeta(name, "b1", 1, "host", Capacity(slots, host_mb * MIB), **more)
         self.on(happened.KernelRegistered(identity, meta), now_s)
         return identity
@@ -105,8 +118,19 @@ class Harness:
         event = ContainerEvent(container, "gone", cause=cause, reason=reason, **more)
         return self.on(happened.ContainerReported(kernel, event), now_s)
 
-    def beat(self, kernel: bytes, now_s: float) -> list[asked.Effect]:
-        return self.on(happened.KernelBeat(kernel, HeartbeatMeta(kernel.split(b":")[0].decode(), "b1")), now_s)
+    def beat(self, kernel: bytes, now_s: float, *reports: ContainerReport) -> list[asked.Effect]:
+        meta = HeartbeatMeta(kernel.split(b":")[0].decode(), "b1", containers=list(reports))
+        return self.on(happened.KernelBeat(kernel, meta), now_s)
+
+    def drained(self, kernel: bytes, container: int, now_s: float = 0.0) -> list[asked.Effect]:
+        return self.on(happened.ContainerReported(kernel, ContainerEvent(container, "drained")), now_s)
+
+    def lease(
+        self, service: str | int, request_id: int, now_s: float = 0.0, budget_s: float = 1.0, **meta: Any
+    ) -> list[asked.Effect]:
+        handle = self.handles[service] if isinstance(service, str) else service
+        lease = LeaseMeta(**{"host_id": HOST_ID, "pid": 4711, **meta})
+        return self.on(happened.LeaseRequested(CALLER, request_id, handle, int(budget_s * 1e6), lease), now_s)
 
     def load(self, kernel: bytes, service: str, request_id: int, now_s: float = 0.0) -> int:
         """Make a service's container resident by calling it once; the call is answered. Returns the container's id."""
@@ -128,6 +152,14 @@ def closed(effects: list[asked.Effect]) -> list[CloseMeta]:
     return [e.meta for e in effects if isinstance(e, asked.Command) and isinstance(e.meta, CloseMeta)]
 
 
+def drained(effects: list[asked.Effect]) -> list[DrainMeta]:
+    return [e.meta for e in effects if isinstance(e, asked.Command) and isinstance(e.meta, DrainMeta)]
+
+
+def asks(effects: list[asked.Effect]) -> list[asked.AskKernel]:
+    return [e for e in effects if isinstance(e, asked.AskKernel)]
+
+
 def forwarded(effects: list[asked.Effect]) -> list[asked.Forward]:
     return [e for e in effects if isinstance(e, asked.Forward)]
 
@@ -140,5 +172,9 @@ def journalled(effects: list[asked.Effect]) -> list[tuple[str, str]]:
     return [(e.kind, e.reason) for e in effects if isinstance(e, asked.Journalled)]
 
 
-def report(container: int, model: str, state: Any = "ready", version: str = "1") -> ContainerReport:
-    return ContainerReport(container, model, version, state, pid=9, host_bytes=50 * MIB)
+def report(container: int, model: str, state: Any = "ready", version: str = "1", **more: Any) -> ContainerReport:
+    return ContainerReport(container, model, version, state, pid=9, host_bytes=50 * MIB, **more)
+
+
+def usage(service: int, calls: int, errors: int = 0, busy_s: float = 0.0, idle_s: float = 0.0) -> LaneUsage:
+    return LaneUsage(service, calls, errors, round(busy_s * 1e6), round(idle_s * 1e6))

@@ -19,6 +19,7 @@ import zmq
 from huterox_wire.errors import HuteroxError, InvalidInput
 from huterox_wire.header import Header
 from huterox_wire.kinds import Flag, Kind
+from huterox_wire.leases import DrainMeta, LeasedMeta, LeaseOrderMeta, decode_leased
 from huterox_wire.message import Message, decode, encode, slice_tensors
 from huterox_wire.meta import (
     AdminMeta,
@@ -43,8 +44,11 @@ from huterox_wire.nodes import (
 )
 from huterox_wire.payload import join_values, split_values
 
+from .caller import Caller, fetch
+
 MODELS = Path(__file__).parent / "models"
 CALLER = b"caller-1"
+SERVICE = 1 << 32 | 7
 EPOCH = 1
 PATIENCE_S = 30.0
 
@@ -77,7 +81,9 @@ class Switchboard:
         self.events: list[ContainerEvent] = []
         self.answers: dict[int, list[Answer]] = {}
         self.request_id = 0
+        self.callers: list[Caller] = []
         self._asked: set[int] = set()
+        self._leased: set[int] = set()
         self.bind()
 
     def bind(self) -> None:
@@ -117,6 +123,8 @@ class Switchboard:
         return (self.folder / "kernel.log").read_text()
 
     def close(self) -> None:
+        for caller in self.callers:
+            caller.close()
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
@@ -173,6 +181,44 @@ class Switchboard:
         self.send(route(0), *frames)
         return self.request_id
 
+    def tell_drain(self, container: int, epoch: int = EPOCH) -> None:
+        self.order(Kind.DRAIN, DrainMeta(epoch, container, "evicted"))
+
+    def ask_lease(
+        self, container: int, service: int = SERVICE, *, epoch: int = EPOCH, by: int | None = None, **sizes: Any
+    ) -> int:
+        self.request_id += 1
+        self._leased.add(self.request_id)
+        meta = LeaseOrderMeta(epoch, container, service, f"acme/service-{service}", **sizes)
+        frames = encode(Kind.LEASE, self.request_id, service, 0, encode_meta(meta))
+        self.send(route(container if by is None else by), *frames)
+        return self.request_id
+
+    def lease(self, container: int, service: int = SERVICE, **sizes: Any) -> LeasedMeta:
+        """Where a caller fetches its lane. Raises what came back as an error."""
+        answer = self.answer(self.ask_lease(container, service, **sizes))
+        if isinstance(answer.values, HuteroxError):
+            raise answer.values
+        assert isinstance(answer.values, LeasedMeta)
+        return answer.values
+
+    def caller(self, container: int, service: int = SERVICE, **sizes: Any) -> Caller:
+        """A caller with a lane."""
+        caller = fetch(self.lease(container, service, **sizes))
+        self.callers.append(caller)
+        return caller
+
+    def caller_process(self, container: int, what: str, seconds: float = 0.0) -> subprocess.Popen[bytes]:
+        """A caller that can be killed, once it does what it shall (see `caller.main`)."""
+        leased = self.lease(container)
+        command = [sys.executable, str(Path(__file__).with_name("caller.py")), leased.path, leased.token.hex()]
+        process = subprocess.Popen([*command, what, str(seconds)], stdout=subprocess.PIPE)
+        self.processes.append(process)
+        assert process.stdout is not None
+        with process.stdout:
+            assert process.stdout.readline().decode().strip() == what
+        return process
+
     # Hearing.
 
     def pump(self, timeout_s: float) -> bool:
@@ -204,6 +250,8 @@ class Switchboard:
             values = decode_error(message.meta)
         elif header.request_id in self._asked:
             values = decode_admin_reply(message.meta).result
+        elif header.request_id in self._leased:
+            values = decode_leased(message.meta)
         elif header.kind is Kind.CALL:  # handed back, whatever it was
             try:
                 values = _values(message, decode_call)

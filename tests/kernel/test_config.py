@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from huterox_kernel.config import ConfigError, load_config, node_name
+from huterox_kernel.config import ConfigError, lane_socket, load_config, node_name
 
 GOOD = 'switchboard = "ipc:///tmp/back.ipc"\ndir = "/tmp/kernel"\n'
 
@@ -38,12 +38,40 @@ def test_a_file_with_the_two_required_keys_is_enough(tmp_path: Path) -> None:
         (f'switchboard = "ipc:///tmp/{"x" * 120}"\ndir = "/tmp"\n', "at most 107 bytes"),
         ('switchboard = "ipc:///tmp/b"\ndir = ""\n', "dir is empty"),
         ("slots = = 1\n", "not valid TOML"),
+        (GOOD + "lease_ring_entries = 1000\n", "lease_ring_entries = 1000: expected a power of two"),
+        (GOOD + "lease_half_mb = 512\nlease_half_mb_max = 256\n", "more than lease_half_mb_max"),
+        (GOOD + "lease_lanes_max = -1\n", "lease_lanes_max"),
+        (GOOD + "lease_uids = [-1]\n", "lease_uids"),
+        (GOOD + f'lease_socket = "/tmp/{"x" * 120}"\n', "lease_socket = .*at most 107 bytes"),
+        (f'switchboard = "ipc:///tmp/b"\ndir = "/tmp/{"x" * 100}"\n', "lease_socket = .*lanes.sock.*at most 107 bytes"),
     ],
 )
 def test_a_mistake_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(write(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+def test_lanes_are_fetched_in_the_kernels_folder_unless_it_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    relative = 'switchboard = "ipc:///tmp/back.ipc"\ndir = "kernel"\n'
+    assert lane_socket(load_config(write(tmp_path, relative))) == f"{tmp_path}/kernel/lanes.sock"
+    assert lane_socket(load_config(write(tmp_path, relative + 'lease_socket = "/run/l.sock"\n'))) == "/run/l.sock"
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("what", ["a file", "a folder that is not there"])
+def test_a_lane_socket_that_cannot_be_is_one_clear_line(tmp_path: Path, what: str) -> None:
+    where = write(tmp_path, "") if what == "a file" else tmp_path / "absent" / "lanes.sock"
+    text = f'switchboard = "ipc:///tmp/back.ipc"\ndir = "{tmp_path}/k"\nlease_socket = "{where}"\n'
+    (tmp_path / "other.toml").write_text(text)
+    command = [sys.executable, "-m", "huterox_kernel", "--config", str(tmp_path / "other.toml")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 2
+    assert f"huterox_kernel: lease_socket = '{where}': " in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_a_file_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_a_worker_is_set_up_as_a_process_of_its_own(switchboard: Switchboard, mo
     targets = {path.name: str(path.readlink()) for path in Path(f"/proc/{ready.pid}/fd").iterdir()}
     assert targets["0"] == "/dev/null"
     assert targets["1"] == targets["2"] == str(switchboard.folder / "kernel" / "logs" / "c1.1.log")
-    assert len(targets) <= 8  # those three, control, memfd, two doorbells, and room for one more
+    assert len(targets) <= 10  # those three, control, the lane's four, the ledger, the poller
     assert switchboard.result(A, "where") == {"result": str(MODELS)}
 
 

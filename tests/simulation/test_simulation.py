@@ -15,7 +15,7 @@ def play(seed: int, steps: int = 300) -> World:
         world.disturb()
         world.check()
         world.run(world.random.expovariate(1 / 0.02))
-    world.run(15.0)  # every budget is shorter
+    world.run(25.0)  # every budget is shorter, and orders that were lost are repeated
     return world
 
 
@@ -26,6 +26,7 @@ def test_every_invariant_holds_whatever_happens(first: int) -> None:
             world = play(seed)
             assert not [call for call in world.calls.values() if not call.ends]
             assert len(world.board.calls) == 0
+            world.check_settled()
         except AssertionError as exc:
             raise AssertionError(f"seed {seed}: {exc}") from exc
 
@@ -35,6 +36,10 @@ def test_simulation_meets_what_it_should_meet() -> None:
     total = sum((play(seed).seen for seed in range(12)), start=play(0).seen)
     for kind in ("load", "ready", "evict", "crash", "load_failed", "node.lost", "forwarded", "refused", "returned"):
         assert total[kind] > 0, f"no {kind} in {total}"
+    for kind in ("restart", "adopted", "lane", "lane.call", "lane.broken", "lane.refused", "lease.late"):
+        assert total[kind] > 0, f"no {kind} in {total}"
+    for code in ("Unavailable", "NotFound", "DeadlineExceeded"):
+        assert total[f"lease.{code}"] > 0, f"no LEASE ended as {code} in {total}"
     for code in ("Busy", "DeadlineExceeded", "ModelError", "ResourceInterrupt", "WorkerLost"):
         assert total[code] > 0, f"no {code} in {total}"
 

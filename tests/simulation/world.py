@@ -1,19 +1,21 @@
 """A simulated platform around the real core: callers, kernels and a disk under one clock, driven from one seed.
 
 The core is the unchanged `Switchboard`. The world performs its effects, answers them after random times, breaks things,
-and after every step checks what must always hold. A failing seed replays exactly.
+and after every step checks what must always hold. A failing seed replays exactly. What belongs to lanes is in `lanes`.
 """
 
 import heapq
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 from msgspec import Struct
+from tests.simulation.lanes import Lanes
+from tests.simulation.records import SimCall, SimContainer, SimKernel
 
+from huterox_connector.core import desired
 from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
 from huterox_connector.core.config import CoreConfig
@@ -23,7 +25,8 @@ from huterox_connector.core.records import MIB
 from huterox_connector.core.switchboard import Switchboard
 from huterox_wire.header import pack_header
 from huterox_wire.kinds import Flag, Kind
-from huterox_wire.meta import AdminMeta, OpenedMeta
+from huterox_wire.leases import DrainMeta
+from huterox_wire.meta import AdminMeta, OpenedMeta, OpenMeta
 from huterox_wire.nodes import (
     Capacity,
     CloseMeta,
@@ -31,48 +34,12 @@ from huterox_wire.nodes import (
     ContainerReport,
     CreateMeta,
     HeartbeatMeta,
+    LaneUsage,
     RegisteredMeta,
     RegisterMeta,
 )
 
 TICK_S = 0.05
-
-
-@dataclass
-class SimContainer:
-    id: int
-    model: str
-    version: str
-    host_mb: int
-    state: str = "creating"
-    calls: set[tuple[bytes, int]] = field(default_factory=set)
-
-
-@dataclass
-class SimKernel:
-    """A kernel that does what it is told, in its own time."""
-
-    name: str
-    boot: str
-    slots: int
-    host_mb: int
-    alive: bool = True
-    reachable: bool = True
-    registered: bool = False
-    containers: dict[int, SimContainer] = field(default_factory=dict)
-
-    @property
-    def identity(self) -> bytes:
-        return f"{self.name}:{self.boot}".encode()
-
-
-@dataclass
-class SimCall:
-    caller: bytes
-    request_id: int
-    handle: int
-    deadline_s: float
-    ends: list[str] = field(default_factory=list)
 
 
 class World:
@@ -94,7 +61,9 @@ class World:
             backoff_first_s=0.2,
             backoff_max_s=2.0,
         )
-        self.board = Switchboard(self.config, epoch=1, clock_offset_s=1e9, started_s=self.now_s)
+        self.epoch = 0
+        self.board: Switchboard
+        self._stored: dict[str, bytes] = {}
         self.seen: Counter[str] = Counter()
         self.calls: dict[tuple[bytes, int], SimCall] = {}
         self.kernels: dict[bytes, SimKernel] = {}
@@ -105,6 +74,8 @@ class World:
         self._boots = count(1)
         self._admin_answers: dict[tuple[bytes, int], Callable[[Struct], None]] = {}
         self._model_versions: dict[str, int] = {}
+        self.lanes = Lanes(self)
+        self.start_switchboard()
         for number in range(nodes):
             self.start_kernel(f"node{number}")
         for number in range(models):
@@ -112,6 +83,18 @@ class World:
         for number in range(services):
             self.create(f"service{number}", f"model{number % models}")
         self.after(TICK_S, self._tick)
+
+    def request_id(self) -> int:
+        return next(self._request_ids)
+
+    def start_switchboard(self) -> None:
+        """A new one, which knows what is on disk. Whoever waited for the old one gives up by himself."""
+        self.epoch += 1
+        self.board = Switchboard(self.config, self.epoch, clock_offset_s=1e9, started_s=self.now_s)
+        self.board.restore(desired.decode(self._stored), [])
+        self._admin_answers.clear()
+        self.lanes.forget_switchboard()
+        self.calls = {}
 
     # The clock.
 
@@ -158,12 +141,13 @@ class World:
                 case asked.Journalled():
                     self.seen[effect.kind] += 1
                 case asked.AskKernel():
-                    self.seen["asked"] += 1
+                    self.lanes.ask_arrived(effect)
 
     def _refused(self, effect: asked.Refuse) -> None:
         key = (effect.caller, effect.request_id)
         self.seen[effect.error.code] += 1
         self._admin_answers.pop(key, None)
+        self.lanes.refused(key, effect.error.code)
         if key in self.calls:
             self._end(key, effect.error.code)
 
@@ -175,15 +159,27 @@ class World:
 
     def _commit(self, effect: asked.Commit) -> None:
         fails = self.random.random() < 0.05 * self.trouble
-        event = happened.CommitFailed(effect.ticket, "disk full") if fails else happened.Committed(effect.ticket)
-        self.after(self.random.uniform(0.0005, 0.01), lambda: self.on(event))
+        epoch = self.epoch
+
+        def written() -> None:
+            if epoch != self.epoch:
+                return  # the switchboard ended first, and took its writer along
+            if fails:
+                self.on(happened.CommitFailed(effect.ticket, "disk full"))
+                return
+            for write in effect.writes:
+                self._stored.pop(write.key, None)
+                if write.value is not None:
+                    self._stored[write.key] = write.value
+            self.on(happened.Committed(effect.ticket))
+
+        self.after(self.random.uniform(0.0005, 0.01), written)
 
     # Kernels.
 
     def start_kernel(self, name: str) -> SimKernel:
-        kernel = SimKernel(
-            name, f"b{next(self._boots)}", self.random.randint(1, 4), self.random.choice([512, 1024, 2048])
-        )
+        boot, slots, host_mb = next(self._boots), self.random.randint(1, 4), self.random.choice([512, 1024, 2048])
+        kernel = SimKernel(name, f"b{boot}", slots, host_mb, host_id=f"host of {name}")
         self.kernels[kernel.identity] = kernel
         self._beat(kernel)
         return kernel
@@ -191,9 +187,13 @@ class World:
     def _beat(self, kernel: SimKernel) -> None:
         if not kernel.alive:
             return
-        if kernel.reachable:
+        if kernel.reachable and self.random.random() >= 0.05 * self.trouble:
             reports = [self._report(container) for container in kernel.containers.values()]
             if kernel.registered:
+                node = self.board.registry.nodes.get(kernel.identity)
+                for report in reports:
+                    if node is not None and report.container in node.containers:
+                        self.lanes.told.usage(report.container, report.lane_usage)
                 meta = HeartbeatMeta(kernel.name, kernel.boot, containers=reports)
                 self.on(happened.KernelBeat(kernel.identity, meta))
             else:
@@ -203,14 +203,38 @@ class World:
     def _register(self, kernel: SimKernel) -> None:
         reports = [self._report(container) for container in kernel.containers.values()]
         capacity = Capacity(kernel.slots, kernel.host_mb * MIB)
-        meta = RegisterMeta(kernel.name, kernel.boot, 1, "host", capacity, reports)
-        self.on(happened.KernelRegistered(kernel.identity, meta))
+        meta = RegisterMeta(kernel.name, kernel.boot, 1, "host", capacity, reports, host_id=kernel.host_id)
+        known = set(self.board.registry.containers)
+        effects = self.board.on(happened.KernelRegistered(kernel.identity, meta), self.now_s)
+        if kernel.identity in self.board.registry.nodes:  # else another kernel of this name lives
+            for report in reports:
+                if report.container in known:
+                    self.lanes.told.usage(report.container, report.lane_usage)
+                else:
+                    self.seen["adopted"] += 1
+                    self.lanes.told.adopted(report)
+        self.perform(effects)
 
     def _report(self, container: SimContainer) -> ContainerReport:
         state: Any = container.state
+        usage = self._usage(container)
         return ContainerReport(
-            container.id, container.model, container.version, state, host_bytes=container.host_mb * MIB
+            container.id,
+            container.model,
+            container.version,
+            state,
+            host_bytes=container.host_mb * MIB,
+            requests=container.routed + sum(totals.calls for totals in usage),
+            lanes=len(container.lanes),
+            lane_calls=sum(lane.in_flight for lane in container.lanes),
+            lane_usage=usage,
         )
+
+    def _usage(self, container: SimContainer) -> list[LaneUsage]:
+        return [
+            LaneUsage(handle, total.calls, total.errors, total.busy_us, int((self.now_s - total.last_s) * 1e6))
+            for handle, total in container.totals.items()
+        ]
 
     def _commanded(self, effect: asked.Command) -> None:
         kernel = self.kernels.get(effect.kernel)
@@ -225,7 +249,10 @@ class World:
                 kernel.registered = not again
             case CreateMeta():
                 self._create_container(kernel, effect.meta)
+            case DrainMeta():
+                self.lanes.drain(kernel, effect.meta.container)
             case CloseMeta():
+                self.lanes.check_close(effect.meta.container, kernel.containers.get(effect.meta.container))
                 self._close_container(kernel, effect.meta.container)
 
     def _create_container(self, kernel: SimKernel, meta: CreateMeta) -> None:
@@ -246,9 +273,9 @@ class World:
     def _ready(self, kernel: SimKernel, container: SimContainer) -> None:
         if kernel.alive and container.id in kernel.containers and container.state == "creating":
             container.state = "ready"
-            self._report_event(kernel, ContainerEvent(container.id, "ready", pid=7))
+            self.report_event(kernel, ContainerEvent(container.id, "ready", pid=7))
 
-    def _report_event(self, kernel: SimKernel, event: ContainerEvent) -> None:
+    def report_event(self, kernel: SimKernel, event: ContainerEvent) -> None:
         if kernel.reachable:
             self.on(happened.ContainerReported(kernel.identity, event))
 
@@ -256,7 +283,7 @@ class World:
         container = kernel.containers.get(container_id)
         if container is None:
             event = ContainerEvent(container_id, "gone", cause="refused", reason="not known here")
-            self._report_event(kernel, event)
+            self.report_event(kernel, event)
         else:
             container.state = "draining"
             self.after(self.random.uniform(0.01, 0.5), lambda: self._gone(kernel, container_id, "closed", "closed"))
@@ -265,6 +292,7 @@ class World:
         container = kernel.containers.pop(container_id, None)
         if container is None or not kernel.alive:
             return
+        self.lanes.container_ended(container)
         for key in sorted(container.calls):
             if kernel.reachable and self.random.random() < 0.5:
                 self.seen["returned"] += 1
@@ -272,7 +300,10 @@ class World:
                 self.on(happened.CallReturned(kernel.identity, key[0], key[1], [header], len(header)))
             else:
                 self._answer(kernel, key, Kind.ERROR)
-        self._report_event(kernel, ContainerEvent(container_id, "gone", cause=cause, reason=reason))
+        usage = self._usage(container)
+        if kernel.reachable:
+            self.lanes.told.usage(container_id, usage)
+        self.report_event(kernel, ContainerEvent(container_id, "gone", cause=cause, reason=reason, lane_usage=usage))
 
     # Calls.
 
@@ -295,8 +326,11 @@ class World:
         key = (caller, request_id)
         kernel = self.kernels.get(identity)
         self.seen["forwarded"] += 1
+        self.lanes.told.routed[self.calls[key].handle] += 1
+        self.lanes.told.hits[int.from_bytes(route[:8], "little")] += 1
         if kernel is None or not kernel.alive:
-            self.on(happened.CallUndeliverable(caller, request_id))
+            gone = self.random.random() < 0.8
+            self.on(happened.CallUndeliverable(caller, request_id, [header], len(header), gone))
             self.after(0.0, lambda: self.on(happened.KernelUnreachable(identity)))
             return
         if not kernel.reachable:
@@ -308,6 +342,7 @@ class World:
             return
         assert container.state in ("ready", "draining"), "a call came to a container that is not ready"
         container.calls.add(key)
+        container.routed += 1
         self.after(self.random.expovariate(1 / 0.05), lambda: self._served(kernel, container, key))
 
     def _served(self, kernel: SimKernel, container: SimContainer, key: tuple[bytes, int]) -> None:
@@ -363,7 +398,7 @@ class World:
 
         def created(_: Struct) -> None:
             self._admin_answers[caller, request_id] = opened
-            self.on(happened.OpenRequested(caller, request_id, _open_meta(name)))
+            self.on(happened.OpenRequested(caller, request_id, OpenMeta(name)))
 
         self.admin("create", created, name=name, model=model, tier=tier)
 
@@ -373,8 +408,14 @@ class World:
         """One random thing."""
         kernels = [kernel for kernel in self.kernels.values() if kernel.alive]
         choice = self.random.random()
-        if choice < 0.9 or not self.trouble:
+        if choice < 0.55 or not self.trouble:
             self.call()
+        elif choice < 0.65:
+            self.lanes.lease()
+        elif choice < 0.88:
+            self.lanes.call()
+        elif choice < 0.9:
+            self.lanes.caller_dies()
         elif choice < 0.92:
             self.cancel_one()
         elif choice < 0.935 and self.board.registry.containers:
@@ -390,6 +431,9 @@ class World:
             kernel = self.random.choice(kernels)
             kernel.reachable = False
             self.after(self.random.uniform(0.1, 4.0), lambda: setattr(kernel, "reachable", True))
+        elif 0.97 <= choice < 0.976:
+            self.seen["restart"] += 1
+            self.start_switchboard()
         elif choice < 0.98:
             self.deploy(self.random.choice(sorted(self._model_versions)))
         else:
@@ -397,6 +441,7 @@ class World:
 
     def _kill_kernel(self, kernel: SimKernel) -> None:
         kernel.alive = False
+        self.lanes.kernel_died(kernel)
         self.after(self.random.uniform(0.1, 3.0), lambda: self.start_kernel(kernel.name) and None)
 
     def _change_services(self) -> None:
@@ -431,12 +476,14 @@ class World:
         in_flight = Counter(call.container.id for call in self.board.calls._table.values())
         for container in registry.containers.values():
             assert container.in_flight == in_flight[container.id]
+        self.lanes.check()
         overdue = [c for c in self.calls.values() if not c.ends and c.deadline_s + 2 * TICK_S < self.now_s]
         assert not overdue, f"{len(overdue)} calls were never answered, e.g. {overdue[0]}"
         self.calls = {key: call for key, call in self.calls.items() if not call.ends or call.deadline_s > self.now_s}
 
-
-def _open_meta(name: str) -> Any:
-    from huterox_wire.meta import OpenMeta
-
-    return OpenMeta(name)
+    def check_settled(self) -> None:
+        """Long after the last disturbance: nothing has been leaving for longer than lost orders take to be repeated."""
+        for container in self.board.registry.containers.values():
+            if container.state in (State.DRAINING, State.CLOSING):
+                since_s = float(container.history[-1].rpartition(" ")[2])
+                assert self.now_s - since_s < self.config.order_again_s + 2.0, f"{container.title} does not leave"

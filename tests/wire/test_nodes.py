@@ -12,6 +12,7 @@ from huterox_wire.errors import InvalidInput
 from huterox_wire.meta import encode_meta, meta_decoder
 
 REPORT = nodes.ContainerReport(container=1, model="vad", version="1", state="ready", pid=7, busy_us=9)
+USAGE = nodes.LaneUsage(service=1 << 32 | 9, calls=12, errors=1, busy_us=345, idle_us=6)
 MODEL = nodes.ModelSpec(
     name="vad",
     entry="vad.py:Vad",
@@ -28,13 +29,19 @@ Decoder = Callable[[bytes], Any]
     [
         (
             nodes.decode_register,
-            nodes.RegisterMeta("n", "b", 5, "h", nodes.Capacity(2, 1 << 40), [REPORT], "0.1"),
+            nodes.RegisterMeta("n", "b", 5, "h", nodes.Capacity(2, 1 << 40), [REPORT], "0.1", "boot-id"),
         ),
         (nodes.decode_registered, nodes.RegisteredMeta(3, 1.5, True)),
         (nodes.decode_heartbeat, nodes.HeartbeatMeta("n", "b", 123, [REPORT])),
         (nodes.decode_create, nodes.CreateMeta(3, 1 << 32 | 1, MODEL)),
         (nodes.decode_close, nodes.CloseMeta(3, 1, "evicted", 0.5)),
         (nodes.decode_container_event, nodes.ContainerEvent(1, "gone", cause="crashed", timings_s={"fork": 0.1})),
+        (
+            nodes.decode_heartbeat,
+            nodes.HeartbeatMeta("n", "b", 1, [msgspec.structs.replace(REPORT, lane_usage=[USAGE])]),
+        ),
+        (nodes.decode_container_event, nodes.ContainerEvent(1, "gone", requests=13, lane_usage=[USAGE])),
+        (nodes.decode_container_event, nodes.ContainerEvent(1, "lane_broken", reason="t/s: kind 77")),
         (meta_decoder(nodes.LogArgs), nodes.LogArgs(1, -5, 10)),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, msgspec.Struct) else "",
@@ -88,6 +95,12 @@ def test_a_model_with_a_mistake_is_refused(model: dict[str, Any]) -> None:
         (nodes.decode_register, {"node": "n", "boot": "b", "pid": 1, "host": "h"}),
         (nodes.decode_registered, {"epoch": 1}),
         (nodes.decode_heartbeat, {"boot": "b"}),
+        (nodes.decode_container_event, {"container": 1, "what": "gone", "lane_usage": [[1, 2, 3, 4]]}),
+        (nodes.decode_container_event, {"container": 1, "what": "gone", "lane_usage": [[1, 2, 3, 4, 0.5]]}),
+        (
+            nodes.decode_register,
+            {"node": "n", "boot": "b", "pid": 1, "host": "h", "capacity": {}, "host_id": "h" * 65},
+        ),
         (nodes.decode_close, {"epoch": 1}),
         (nodes.decode_container_event, {"container": 1, "what": "asleep"}),
         (nodes.decode_container_event, {"container": 1, "what": "gone", "cause": "bored"}),

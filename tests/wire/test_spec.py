@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from huterox_wire import errors, limits, meta, nodes
+from huterox_shm import layout
+from huterox_wire import errors, leases, limits, meta, nodes
 from huterox_wire.dtypes import ITEM_NBYTES
+from huterox_wire.forms import FORMS_MAX
 from huterox_wire.header import HEADER_NBYTES, MAGIC, VERSION
 from huterox_wire.kinds import Kind
 
@@ -28,6 +30,12 @@ STRUCTS = (
     nodes.ContainerEvent,
     nodes.LogArgs,
     nodes.ModelSpec,
+    leases.LeaseMeta,
+    leases.LeasedMeta,
+    leases.LeaseOrderMeta,
+    leases.LaneHello,
+    leases.LaneGranted,
+    leases.DrainMeta,
 )
 
 
@@ -77,6 +85,48 @@ def test_the_fields_of_a_meta_are_those_of_the_code(struct: type[msgspec.Struct]
     assert written.keys() == fields.keys()
     for name, default in written.items():
         assert default_text(fields[name]) == default, name
+
+
+def test_the_usage_of_lanes_has_the_fields_of_the_code_in_their_order() -> None:
+    (written,) = re.findall(r"\*\*LaneUsage\*\* is a list, not a map: `\[([\w, ]+)\]`", SPEC)
+    assert tuple(written.split(", ")) == nodes.LaneUsage.__struct_fields__
+
+
+def test_the_bounds_of_leases_are_those_of_the_code() -> None:
+    assert f"of at most {leases.HELLO_NBYTES_MAX} bytes" in SPEC
+    assert f"one packet of at most {leases.GRANT_NBYTES_MAX:,} bytes" in SPEC
+    assert f"of lanes: {leases.LANE_VERSION}." in SPEC
+    assert leases.LANE_VERSION == layout.VERSION
+    table = {row[0]: row[1] for row in rows("**LeaseMeta**")}
+    assert table["half_mb"] == f"int, 0 to {leases.HALF_MB_MAX:,}"
+    assert table["ring_entries"] == f"int, 0 to {leases.RING_ENTRIES_MAX:,}"
+    assert table["host_id"] == f"text of at most {nodes.HOST_ID_NBYTES_MAX} code points"
+    assert f"text of 1 to {leases.SOCKET_PATH_NBYTES_MAX} code points" in SPEC
+    assert f"1 to {FORMS_MAX} that its sender chose" in SPEC
+
+
+def test_the_entry_of_a_lane_is_that_of_the_code() -> None:
+    table = {row[0]: row for row in rows("**Entry**")}
+    kinds = dict(re.findall(r"(\d) ([A-Z]+)", table["kind"][2]))
+    flags = dict(re.findall(r"([A-Z_]+) \((\d)\)", table["flags"][2]))
+    assert {name: int(value) for value, name in kinds.items()} == {
+        name: getattr(layout, name) for name in kinds.values()
+    }
+    assert {name: int(value) for name, value in flags.items()} == {name: getattr(layout, name) for name in flags}
+    assert set(flags) == {"REQUEST_RELEASED", "STREAM", "DEFINES", "INDIRECT"}
+    sizes = {"B": 1, "H": 2, "I": 4, "Q": 8}
+    at, places = 0, []
+    for code in layout.ENTRY.format.removeprefix("<"):
+        places.append(str(at) if code == "B" else f"{at}–{at + sizes[code] - 1}")
+        at += sizes[code]
+    assert [row[1] for row in table.values()] == [*places[:9], f"40–{layout.ENTRY_NBYTES - 1}"]
+
+
+def test_the_states_of_a_lane_are_those_of_the_code() -> None:
+    table = {row[0]: int(row[1].split(",")[0]) for row in rows("**State**")}
+    assert table == {"OPEN": layout.OPEN, "DRAINING": layout.DRAINING, "DEAD": layout.DEAD}
+    assert f"u64 word {layout.STATE} of the header" in SPEC
+    assert f"above word {layout.BEGUN} (`begun`" in SPEC
 
 
 def default_text(field: msgspec.structs.FieldInfo) -> str:

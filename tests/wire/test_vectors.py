@@ -13,7 +13,7 @@ import msgpack
 import msgspec
 import pytest
 
-from huterox_wire import meta, nodes
+from huterox_wire import leases, meta, nodes
 from huterox_wire.errors import HuteroxError, InvalidInput
 from huterox_wire.header import Buffer, Header, pack_header
 from huterox_wire.kinds import Flag, Kind
@@ -36,6 +36,10 @@ DECODERS = {
     "CreateMeta": nodes.decode_create,
     "CloseMeta": nodes.decode_close,
     "ContainerEvent": nodes.decode_container_event,
+    "LeaseMeta": leases.decode_lease,
+    "LeaseOrderMeta": leases.decode_lease_order,
+    "LeasedMeta": leases.decode_leased,
+    "DrainMeta": leases.decode_drain,
 }
 
 
@@ -49,6 +53,7 @@ def load(theme: str) -> list[Any]:
 
 GOOD = load("good")
 MALFORMED = load("malformed")
+PACKETS = json.loads((FOLDER / "handover.json").read_text(encoding="utf-8"))["vectors"]
 
 
 def frame_of(written: str | list[list[Any]]) -> Buffer:
@@ -85,8 +90,8 @@ def value_of(written: Any) -> Any:
 
 def plain_of(value: Any) -> Any:
     """A decoded meta as plain maps and lists, defaults included."""
-    if isinstance(value, meta.TensorSpec):
-        return [value.name, value.dtype, value.shape]
+    if isinstance(value, msgspec.Struct) and value.__struct_config__.array_like:
+        return [getattr(value, name) for name in value.__struct_fields__]
     if isinstance(value, msgspec.Struct):
         return {name: plain_of(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, dict):
@@ -241,6 +246,37 @@ def test_a_malformed_vector_is_refused_with_its_code_by_its_check(vector: dict[s
 
     assert refusal.value.code == vector["code"]
     assert step == max(4, vector["step"])
+
+
+def read_packet(vector: dict[str, Any], packet: Buffer) -> Any:
+    """What its receiver makes of a packet of the hand-over socket."""
+    if vector["meta_type"] == "LaneHello":
+        return leases.decode_hello(packet)
+    return leases.decode_granted_or_refused(packet)
+
+
+@pytest.mark.parametrize("vector", [v for v in PACKETS if "decoded" in v], ids=lambda vector: str(vector["name"]))
+def test_a_packet_of_the_handover_is_what_is_encoded_for_its_value(vector: dict[str, Any]) -> None:
+    packet, expected = frame_of(vector["packet"]), value_of(vector["decoded"])
+    if vector["meta_type"] == "ErrorMeta":
+        with pytest.raises(HuteroxError) as refusal:
+            read_packet(vector, packet)
+        error = refusal.value
+        facts = {"message": error.message, "retryable": error.retryable, "details": error.details}
+        assert exact({"code": error.code, **facts}) == exact(expected)
+        assert leases.encode_refused(error) == packet
+        return
+    decoded = read_packet(vector, packet)
+    assert exact(plain_of(decoded)) == exact(expected)
+    encoded = leases.encode_hello(decoded.token) if "token" in expected else leases.encode_granted(decoded)
+    assert encoded == packet
+
+
+@pytest.mark.parametrize("vector", [v for v in PACKETS if "code" in v], ids=lambda vector: str(vector["name"]))
+def test_a_malformed_packet_of_the_handover_is_refused_with_its_code(vector: dict[str, Any]) -> None:
+    with pytest.raises(HuteroxError) as refusal:
+        read_packet(vector, frame_of(vector["packet"]))
+    assert refusal.value.code == vector["code"]
 
 
 def test_the_vectors_cover_every_kind_in_both_forms() -> None:

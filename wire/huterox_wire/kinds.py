@@ -24,6 +24,7 @@ class Kind(IntEnum):
     SWAP_OUT = 20
     SWAP_IN = 21
     EVENT = 22
+    DRAIN = 23  # ends the lanes of a container's callers
 
 
 class Flag(IntFlag):

@@ -5,12 +5,15 @@ has seen, so that a paused old owner cannot close what a new one opened. A kerne
 with `ContainerEvent`s and tells what it sees in its heartbeat.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Struct, field
 
 from huterox_wire.meta import Name, meta_decoder
+
+HOST_ID_NBYTES_MAX: Final = 64
+"""A machine's boot id, counted in Unicode code points."""
 
 ContainerState = Literal["creating", "ready", "draining", "swapped", "gone"]
 
@@ -23,10 +26,14 @@ class Capacity(Struct, omit_defaults=True):
 
 
 class InputSpec(Struct, omit_defaults=True, forbid_unknown_fields=True):
-    """What a model expects under one input name. None in `shape` stands for any size."""
+    """What a model expects under one input name. None in `shape` stands for any size.
+
+    `writable`: the model may write into this input, which is the caller's memory. Otherwise arrays refuse it.
+    """
 
     dtype: str = ""
     shape: list[Annotated[int, msgspec.Meta(ge=0)] | None] | None = None
+    writable: bool = False
 
 
 class Resources(Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -56,6 +63,20 @@ class ModelSpec(Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=
     inputs: dict[str, InputSpec] = field(default_factory=dict)
 
 
+class LaneUsage(Struct, array_like=True, gc=False):
+    """What callers did by their lanes to one container for one service: `[service, calls, errors, busy_us, idle_us]`.
+
+    Totals since the container started, over all lanes that it had for the service, closed ones too: whoever knows what
+    he has counted already can take the difference, and a report that is lost is made good by the next.
+    """
+
+    service: int
+    calls: int
+    errors: int
+    busy_us: int
+    idle_us: int  # time since the last call in any of those lanes
+
+
 class ContainerReport(Struct, omit_defaults=True):
     """What a kernel sees of one container."""
 
@@ -66,10 +87,13 @@ class ContainerReport(Struct, omit_defaults=True):
     pid: int = 0
     started_s: float = 0.0  # seconds since the epoch, by the node's clock
     host_bytes: int = 0  # measured footprint: proportional set size
-    requests: int = 0  # calls taken by the worker since it started
+    requests: int = 0  # calls taken by the worker since it started, over the kernel's lane and its callers' lanes
     errors: int = 0
     busy_us: int = 0
     reason: str = ""
+    lanes: int = 0  # callers' lanes that are open
+    lane_calls: int = 0  # calls in flight in them
+    lane_usage: list[LaneUsage] = field(default_factory=list)
 
 
 class RegisterMeta(Struct, omit_defaults=True):
@@ -82,6 +106,7 @@ class RegisterMeta(Struct, omit_defaults=True):
     capacity: Capacity
     containers: list[ContainerReport] = field(default_factory=list)
     version: str = ""
+    host_id: Annotated[str, msgspec.Meta(max_length=HOST_ID_NBYTES_MAX)] = ""  # the machine's boot id; empty: no lanes
 
 
 class RegisteredMeta(Struct, omit_defaults=True):
@@ -122,17 +147,21 @@ class ContainerEvent(Struct, omit_defaults=True):
     """EVENT, kernel -> switchboard.
 
     `what`: "loading" (the process exists), "ready" (loaded and warmed up), "gone" (the process has ended and its
-    memory is back). `cause` of gone: "closed", "load_failed", "crashed", "load_timeout", "refused".
+    memory is back), "drained" (no lane of a caller's is left, and none will be granted), "lane_broken" (a caller wrote
+    nonsense into its lane, which was ended; `reason` names the service). `cause` of gone: "closed", "load_failed",
+    "crashed", "load_timeout", "refused".
     """
 
     container: int
-    what: Literal["loading", "ready", "gone"]
+    what: Literal["loading", "ready", "gone", "drained", "lane_broken"]
     pid: int = 0
     cause: Literal["", "closed", "load_failed", "crashed", "load_timeout", "refused"] = ""
     reason: str = ""  # for people: signal or exit code, the error's first line
     traceback: str = ""
     host_bytes: int = 0
     timings_s: dict[str, float] = field(default_factory=dict)  # fork, import, load, warmup
+    requests: int = 0  # of gone: calls taken in its life
+    lane_usage: list[LaneUsage] = field(default_factory=list)  # of gone: the final totals
 
 
 class LogArgs(Struct, omit_defaults=True):

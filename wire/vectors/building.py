@@ -29,11 +29,23 @@ KINDS = {
     "SWAP_OUT": 20,
     "SWAP_IN": 21,
     "EVENT": 22,
+    "DRAIN": 23,
 }
 PACKED = 1
 STREAM = 2
 
-REPORT = {"pid": 0, "started_s": 0.0, "host_bytes": 0, "requests": 0, "errors": 0, "busy_us": 0, "reason": ""}
+REPORT = {
+    "pid": 0,
+    "started_s": 0.0,
+    "host_bytes": 0,
+    "requests": 0,
+    "errors": 0,
+    "busy_us": 0,
+    "reason": "",
+    "lanes": 0,
+    "lane_calls": 0,
+    "lane_usage": [],
+}
 MODEL = {
     "version": "1",
     "algorithm": "",
@@ -57,7 +69,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "OpenedMeta": {},
     "AdminMeta": {"args": {}},
     "AdminReplyMeta": {"result": None},
-    "RegisterMeta": {"containers": [], "version": ""},
+    "RegisterMeta": {"containers": [], "version": "", "host_id": ""},
     "RegisteredMeta": {"again": False},
     "HeartbeatMeta": {"host_bytes_free": 0, "containers": []},
     "CreateMeta": {},
@@ -69,7 +81,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "traceback": "",
         "host_bytes": 0,
         "timings_s": {},
+        "requests": 0,
+        "lane_usage": [],
     },
+    "LeaseMeta": {"host_id": "", "pid": 0, "half_mb": 0, "ring_entries": 0},
+    "LeaseOrderMeta": {"half_mb": 0, "ring_entries": 0, "pid": 0},
+    "LeasedMeta": {},
+    "DrainMeta": {"reason": ""},
 }
 
 
@@ -172,7 +190,8 @@ def complete_model(model: dict[str, Any]) -> dict[str, Any]:
     complete = {**MODEL, **model}
     complete["resources"] = {"host_mb": 256, "gpu_mb": 0, **complete["resources"]}
     complete["inputs"] = {
-        name: {"dtype": "", "shape": None, **spec} for name, spec in sorted(complete["inputs"].items())
+        name: {"dtype": "", "shape": None, "writable": False, **spec}
+        for name, spec in sorted(complete["inputs"].items())
     }
     return complete
 

@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import leases
 from good import GOOD
 from malformed import MALFORMED
 
 
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
-    for name, theme in {**GOOD, **MALFORMED}.items():
+    for name, theme in {**GOOD, **leases.GOOD, **MALFORMED, **leases.PACKETS}.items():
         vectors = theme()
         assert len({vector["name"] for vector in vectors}) == len(vectors), name
         document = {"format": 1, "about": (theme.__doc__ or "").strip(), "vectors": vectors}

@@ -49,7 +49,7 @@ def kinds() -> list[Vector]:
         "entry": "vad.py:Vad",
         "params": {"threshold": 0.5},
         "resources": {"host_mb": 300},
-        "inputs": {"audio": {"dtype": "float32", "shape": [None, 512]}},
+        "inputs": {"audio": {"dtype": "float32", "shape": [None, 512]}, "state": {"writable": True}},
     }
     ready = {"container": 1, "what": "ready", "pid": 7}
     one = [Tensor("result", "float32", [2], floats(1, 2))]
@@ -87,7 +87,6 @@ def kinds() -> list[Vector]:
         ),
         good("cancel", "CANCEL: no meta at all", Head("CANCEL", request_id=9), Body(None, None)),
         good("cancel-split", "CANCEL, split: the meta's frame is empty", Head("CANCEL"), Body(None, None), "split"),
-        good("lease", "LEASE is a known kind", Head("LEASE"), Body(None, None)),
         good("admin", "ADMIN verb with arguments", Head("ADMIN"), Body("AdminMeta", {"verb": "ps", "args": {"a": 1}})),
         good(
             "admin-reply",

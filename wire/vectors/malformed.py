@@ -33,7 +33,7 @@ def header() -> list[Vector]:
         refused("version-2", "a later version", 2, version=2),
         refused("kind-0", "kind 0", 2, kind=0),
         refused("kind-9", "a kind between the two groups", 2, kind=9),
-        refused("kind-23", "a kind after the last", 2, kind=23),
+        refused("kind-24", "a kind after the last", 2, kind=24),
         refused("kind-255", "the greatest kind", 2, kind=255),
         refused("flag-4", "an unknown flag", 2, flags=4),
         refused("flag-32768", "the highest flag", 2, flags=0x8000),
@@ -81,7 +81,14 @@ def frames() -> list[Vector]:
 def refuse(name: str, description: str, meta: bytes | dict[str, Any], kind: str = "CallMeta") -> Vector:
     """A packed message without tensors whose meta is refused."""
     data = msgpack.packb(meta) if isinstance(meta, dict) else meta
-    kinds = {"OpenMeta": "OPEN", "ErrorMeta": "ERROR", "AdminMeta": "ADMIN", "AdminReplyMeta": "REPLY"}
+    kinds = {
+        "OpenMeta": "OPEN",
+        "ErrorMeta": "ERROR",
+        "AdminMeta": "ADMIN",
+        "AdminReplyMeta": "REPLY",
+        "LeaseMeta": "LEASE",
+        "LeasedMeta": "REPLY",
+    }
     head = Head(kinds.get(kind, "CALL"))
     return {**malformed(name, description, [head.pack(PACKED, 0, len(data)) + data], 5), "meta_type": kind}
 
@@ -181,6 +188,14 @@ def fields() -> list[Vector]:
         refuse("error-retryable-number", "a number is not a boolean", {"code": "Busy", "retryable": 1}, "ErrorMeta"),
         refuse("admin-no-verb", "ADMIN without a verb", {"args": {}}, "AdminMeta"),
         refuse("admin-args-list", "arguments that are a list", {"verb": "ps", "args": []}, "AdminMeta"),
+        refuse("lease-host-id-65", "LEASE with a host id of 65 code points", {"host_id": "h" * 65}, "LeaseMeta"),
+        refuse("lease-half-over", "LEASE of halves of 64 GiB and a MiB", {"half_mb": 65537}, "LeaseMeta"),
+        refuse("lease-ring-over", "LEASE of a ring of 65537 entries", {"ring_entries": 65537}, "LeaseMeta"),
+        refuse("lease-half-negative", "LEASE of halves of -1 MiB", {"half_mb": -1}, "LeaseMeta"),
+        refuse("lease-pid-over", "LEASE by a process id of 2^31", {"pid": 2**31}, "LeaseMeta"),
+        refuse("leased-path-108", "a socket's path of 108 code points",
+               {"path": "p" * 108, "token": b"t", "container": 1}, "LeasedMeta"),
+        refuse("leased-token-empty", "a token of no bytes", {"path": "p", "token": b"", "container": 1}, "LeasedMeta"),
     ]  # fmt: skip
 
 

@@ -30,7 +30,8 @@ from huterox_wire.errors import (
 )
 
 if TYPE_CHECKING:
-    from huterox.aio import AsyncClient, AsyncService, aconnect
+    from huterox.aio import AsyncClient, aconnect
+    from huterox.async_service import AsyncService
     from huterox.client import Client, connect
     from huterox.futures import CallFuture, Stream
     from huterox.service import Service
@@ -65,7 +66,7 @@ __all__ = [
 
 _LATE = {
     "AsyncClient": "huterox.aio",
-    "AsyncService": "huterox.aio",
+    "AsyncService": "huterox.async_service",
     "aconnect": "huterox.aio",
     "Client": "huterox.client",
     "connect": "huterox.client",

@@ -2,36 +2,42 @@
 
 import threading
 from math import inf
-from typing import TYPE_CHECKING, Final
-
-from huterox.core import Call
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from huterox.connection import Connection
+    from huterox.channel import Channel
 
 _TICK_S: Final = 0.002
 _JOIN_S: Final = 2.0
 
 
+class Errand:
+    """What the background thread leads for, in the place of a call: it never ends."""
+
+    done = False
+    parts = None
+    deadline_s = inf
+
+
 class Background:
     """A daemon thread, started with the first future or stream; asleep while there are none.
 
-    It looks every few milliseconds whether somebody reads the socket, and does it itself only where nobody else does: a
+    It looks every few milliseconds whether somebody reads, and does it itself only where nobody else does: a
     thread that submits and collects results in a loop is never disturbed by it, and a done-callback comes a tick late
     at worst.
     """
 
-    def __init__(self, connection: "Connection") -> None:
-        self._connection = connection
+    def __init__(self, channel: "Channel[Any]") -> None:
+        self._channel = channel
         self._thread: threading.Thread | None = None
         self._alarm = threading.Lock()
         self._alarm.acquire()
         self._asleep = False
         self._stopped = False
-        self.errand = Call(0, inf, [], 0, False)  # what it leads for: a call that never ends
+        self.errand = Errand()
 
     def look_after(self) -> None:
-        """Hot path. There is a call to look after. The connection's lock is held."""
+        """Hot path. There is a call to look after. The channel's lock is held."""
         if self._asleep:
             self._asleep = False
             self._alarm.release()
@@ -40,24 +46,24 @@ class Background:
             self._thread.start()
 
     def rest(self) -> bool:
-        """Fall asleep until `look_after`; False when there is no time for that. The connection's lock is held."""
+        """Fall asleep until `look_after`; False when there is no time for that. The channel's lock is held."""
         self._asleep = not self._stopped
         return self._asleep
 
     def stop(self) -> None:
         """End the thread and wait for it, unless it is the one that calls this."""
         self._stopped = True
-        self._connection.wake_background()
+        self._channel.wake_background()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_JOIN_S)
 
     def _run(self) -> None:
-        connection = self._connection
+        channel = self._channel
         led, reads = False, 0
         while not self._stopped:
-            if connection.rest_in_background():
+            if channel.rest_in_background():
                 self._alarm.acquire()
             elif not led:
                 self._alarm.acquire(timeout=_TICK_S)
-            led, reads = connection.lead_in_background(reads)
-            connection.settle_ended()
+            led, reads = channel.lead_in_background(reads)
+            channel.settle_ended()

@@ -1,5 +1,6 @@
 """The sync client: the operator's verbs, and services to call."""
 
+import os
 from collections.abc import Mapping
 from os import PathLike
 from types import TracebackType
@@ -8,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from huterox.connection import Connection
 from huterox.core import Limits
 from huterox.endpoint import check_listening, find_endpoint, no_switchboard
+from huterox.lease import LaneOptions, lane_options, waits_when_full
+from huterox.leases import Leases
 from huterox.modelfile import read_model
 from huterox.verbs import Row, decode_admin, decode_opening, encode_admin, encode_opening, usage_rows
 from huterox_wire.errors import DeadlineExceeded
@@ -23,7 +26,15 @@ _OPEN = int(Kind.OPEN)
 _ADMIN = int(Kind.ADMIN)
 
 
-def connect(endpoint: str | None = None, *, tenant: str | None = None, timeout: float = 60.0) -> "Client":
+def connect(
+    endpoint: str | None = None,
+    *,
+    tenant: str | None = None,
+    timeout: float = 60.0,
+    lanes: bool = True,
+    lane_mb: int | None = None,
+    when_full: str = "wait",
+) -> "Client":
     """Connect to a switchboard and make sure that it answers.
 
     Args:
@@ -31,13 +42,21 @@ def connect(endpoint: str | None = None, *, tenant: str | None = None, timeout: 
             directory of `huterox up`.
         tenant: on whose behalf; None: the tenant "default".
         timeout: in seconds, for every call that names none of its own.
+        lanes: whether services may call through memory that they share with their containers, where that is possible;
+            HUTEROX_LANES=0 turns it off too.
+        lane_mb: memory for the requests in flight in one lane, and as much for the answers, in MiB; taken as it is
+            used. None: what the kernel gives by default. A call that does not fit at all goes by the switchboard.
+        when_full: what becomes of a call for which its lane has no room now: "wait", until its deadline at most; or
+            "busy", which raises `Busy` at once.
     Raises:
         Unavailable: no switchboard answers; tells which endpoint was tried and what to start.
-        InvalidInput: an endpoint or timeout that cannot be.
+        InvalidInput: an argument that cannot be.
     """
     endpoint = find_endpoint(endpoint)
+    limits = Limits(lane_waits=waits_when_full(when_full))
+    options = lane_options(lanes, lane_mb, os.environ.get("HUTEROX_LANES", ""))
     check_listening(endpoint)
-    client = Client(endpoint, tenant=tenant, timeout=timeout)
+    client = Client(endpoint, tenant=tenant, timeout=timeout, limits=limits, lanes=options)
     try:
         client.check_answering()
     except BaseException:
@@ -50,12 +69,20 @@ class Client:
     """A connection to a switchboard, for all threads of this process. Close it, or use it in a `with` block."""
 
     def __init__(
-        self, endpoint: str, *, tenant: str | None = None, timeout: float = 60.0, limits: Limits | None = None
+        self,
+        endpoint: str,
+        *,
+        tenant: str | None = None,
+        timeout: float = 60.0,
+        limits: Limits | None = None,
+        lanes: LaneOptions | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.tenant = tenant or ""
         self.timeout_s = timeout
-        self._connection = Connection(endpoint, limits or Limits())
+        limits = limits or Limits()
+        self._connection = Connection(endpoint, limits)
+        self._leases = Leases(self._connection, lanes or LaneOptions(), limits)
 
     def __repr__(self) -> str:
         return f"<huterox.Client of {self.endpoint}, tenant {self.tenant or 'default'!r}>"
@@ -70,7 +97,9 @@ class Client:
 
     def close(self) -> None:
         """Cancel what is under way and disconnect. Futures and waiting threads get `Cancelled`."""
+        self._leases.close()
         self._connection.close()
+        self._leases.join()
 
     def check_answering(self) -> None:
         """Raise Unavailable unless the switchboard answers soon."""
@@ -83,7 +112,8 @@ class Client:
     # --- services -----------------------------------------------------------------------------------------------------
 
     def service(self, name: str, *, tenant: str | None = None) -> "Service":
-        """The virtual container of this name, to be called.
+        """The virtual container of this name, to be called: through a lane at once, if its container is resident on
+        this host and gives one within a second.
 
         Raises:
             NotFound: the tenant has none of this name.
@@ -93,7 +123,8 @@ class Client:
         meta = encode_opening(name, self.tenant if tenant is None else tenant)
         call = self._connection.core.prepare(_OPEN, 0, meta, (), self.timeout_s)
         self._connection.run(call)
-        return Service(self._connection, decode_opening(call.outcome()), self.timeout_s)
+        opened = decode_opening(call.outcome())
+        return Service(self._connection, opened, self.timeout_s, self._leases.open(opened, self.timeout_s))
 
     def create(self, name: str, *, model: str, tier: str = "shared", tenant: str | None = None) -> Row:
         """Create a virtual container of a deployed model. Tiers: shared, dedicated, pinned."""

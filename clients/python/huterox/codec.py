@@ -17,12 +17,17 @@ def encode_call(method: str, inputs: Mapping[str, Any]) -> tuple[bytes, list[Buf
         InvalidInput: a method that is no text, or a value that is not carried.
         TooLarge: too many arrays, or too much in plain values.
     """
+    check_method(method)
+    params, specs, buffers = split_values(inputs)
+    return encode_meta(CallMeta(method, params, specs)), buffers
+
+
+def check_method(method: Any) -> None:
+    """Raise InvalidInput where a method is given as something else than its name."""
     if type(method) is not str:
         raise InvalidInput(
             f"the method is given by its name, got {type(method).__name__}; inputs are given as name=value"
         )
-    params, specs, buffers = split_values(inputs)
-    return encode_meta(CallMeta(method, params, specs)), buffers
 
 
 def decode_result(message: Message) -> dict[str, Any]:

@@ -1,334 +1,43 @@
-"""The sync shell: one DEALER socket, many threads, many calls in flight.
+"""The sync shell: one DEALER socket for all threads of a process. How they share it: see `huterox.channel`.
 
-Problem: a socket belongs to one thread at a time, yet a blocking call should not pay for a hop to another thread and
-back. Idea: leader and followers. The socket is guarded by a lock that is never held while waiting. A thread that waits
-for its answer takes the lead if nobody has it: it polls the socket's descriptor outside the lock, then takes in what
-is there, for everybody, under the lock. The others sleep until the leader (or any thread that sends, because sending
-reads too) has their answer, or until the lead is passed on to them.
-
-The descriptor is edge-triggered and only a hint: whoever has sent, or takes the lead, reads before anyone polls.
-
-Calls that nobody may be waiting for (futures, streams) are looked after by a background thread. It wakes every few
-milliseconds while there are such calls, and takes the lead only when no other thread has read the socket since its last
-look.
-
-Foreign code (done-callbacks) runs without lock and lead, and may call back into this connection.
-
-Dead: a call ends at its deadline whatever the other side does. After a fork the child is refused. Full: see `Limits`;
-a socket whose peer reads nothing answers `Busy`.
+The socket's descriptor is edge-triggered. Full: see `Limits`; a socket whose peer reads nothing answers `Busy`.
 """
 
-import os
 import select
-import threading
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from math import ceil, inf
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import zmq
 
-from huterox.background import Background
+from huterox.channel import Channel
 from huterox.core import Call, ClientCore, Limits, cancel_frame
 from huterox.sockets import LINGER_MS, NOBLOCK, open_dealer, read_only, receive_rest, send_frames
-from huterox_wire.errors import Busy, InvalidInput
+from huterox_wire.errors import Busy
 
 _BATCH: Final = 256  # messages read under one hold of the lock
-_STARTS_PER_READ: Final = 16
-_POLL_S_MAX: Final = 3600.0
-_JOIN_S: Final = 2.0
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
 
 
-class Owner(Protocol):
-    """Who is told that a call has ended when no thread waits for it. Called without the lock, at most once per call."""
-
-    def settle(self, call: Call) -> None: ...
-
-
-class Connection:
+class Connection(Channel[Call]):
     """One connection to a switchboard, for all threads of one process."""
+
+    core: ClientCore
 
     def __init__(self, endpoint: str, limits: Limits) -> None:
         self.endpoint = endpoint
-        self.core = ClientCore(limits)
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = open_dealer(self._context, endpoint, limits)
         self._option: Callable[[int], Any] = self._socket.get
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._poller = select.poll()
-        self._poller.register(self._socket.FD, select.POLLIN)
-        self._poller.register(self._wake_fd, select.POLLIN)
-        # Guarded by the lock, all of these.
-        self._led = False  # a thread has the lead
-        self._polled_for: Call | None = None  # what the leader waits for, while it polls
-        self._followers: dict[Call, list[threading.Lock]] = {}
-        self._unread = False  # the socket may hold messages that its descriptor will not tell of
-        self._wanted = False  # somebody waited for the lead when it was last given up
-        self._reads = 0
-        self._ended: list[Call] = []  # calls with an owner that has not been told yet
-        self._departure: threading.Lock | None = None  # released when the last leader of a closed connection leaves
-        self._background = Background(self)
-        self._nesting = threading.local()
-        self.abandoned: deque[Call] = deque()  # calls to cancel; the only field that a garbage collector may write
+        super().__init__(ClientCore(limits))
 
-    # --- calls ---------------------------------------------------------------------------------------------------
-
-    def run(self, call: Call) -> None:
-        """Hot path. Send a call and wait until it has ended."""
-        if self._pid != os.getpid():
-            raise self._forked()
-        try:
-            with self._lock:
-                self._begin(call)
-                self._read_if_any()
-                lead = not (self._led or call.done)
-                if lead:
-                    self._led = True
-                    self._polled_for = call
-            if lead:
-                self._lead(call, inf)
-            if self._ended:
-                self.settle_ended()
-            if not call.done:
-                self.wait(call)
-        except BaseException:
-            self.cancel(call)
-            raise
-
-    def start(self, call: Call, owner: Owner | None) -> None:
-        """Hot path. Send a call whose end is told to `owner`, or that is waited for with `wait`."""
-        if self._pid != os.getpid():
-            raise self._forked()
-        call.owner = owner
-        call.unattended = True
-        with self._lock:
-            self._begin(call)
-            # Reading in batches costs less. Nobody polls, so whoever takes the lead will read first.
-            if self._polled_for is None and call.request_id % _STARTS_PER_READ:
-                self._unread = True
-            else:
-                self._read_if_any()
-            self._background.look_after()
-        if self._ended:
-            self.settle_ended()
-
-    def wait(self, call: Call, until_s: float = inf) -> None:
-        """Wait until the call has ended, or a part of it has come, or the monotonic clock shows `until_s`."""
-        if self._pid != os.getpid():
-            raise self._forked()
-        while True:
-            with self._lock:
-                if call.done or call.parts or monotonic() >= until_s:
-                    # A lead that was passed on to this thread meanwhile must not end here.
-                    self._pass_on()
-                    return
-                wake = self._take_lead(call)
-            if wake is None:
-                self._lead(call, until_s)
-            else:
-                self._follow(call, wake, until_s)
-            if self._ended:
-                self.settle_ended()
-
-    def cancel(self, call: Call) -> bool:
-        """Give a call up. False: it had ended before."""
-        if self._pid != os.getpid():
-            return False
-        with self._lock:
-            if not self.core.cancel(call):
-                return False
-            self._send_cancel(call)
-            self._tell(call)
-            self._read_if_any()
-        if self._ended:
-            self.settle_ended()
-        return True
-
-    def claim(self, call: Call) -> Owner | None:
-        """Take over telling the owner of an ended call. None: another thread does."""
-        with self._lock:
-            owner: Owner | None = call.owner
-            call.owner = None
-        return owner
-
-    def settle_ended(self) -> None:
-        """Tell the owners of ended calls. A callback that ends further calls leaves them to the background thread."""
-        nesting = self._nesting
-        if self._settling():
-            self.wake_background()
-            return
-        nesting.settling = True
-        try:
-            while self._ended:
-                with self._lock:
-                    ended, self._ended = self._ended, []
-                for call in ended:
-                    if (owner := self.claim(call)) is not None:
-                        owner.settle(call)
-        finally:
-            nesting.settling = False
-
-    def abandon(self, call: Call) -> None:
-        """Have a call cancelled soon. Takes no lock, so that a garbage collector may call it at any moment."""
-        self.abandoned.append(call)
-        with suppress(OSError, BlockingIOError):  # closed meanwhile
-            os.eventfd_write(self._wake_fd, 1)
-
-    # --- the lead ---------------------------------------------------------------------------------------------------
-
-    def _take_lead(self, call: Call) -> "threading.Lock | None":
-        """None: this thread leads now. Otherwise the lock that is released when there is news."""
-        if not self._led:
-            self._led = True
-            self._unread = True  # read before polling
-            self._polled_for = call
-            return None
-        wake = threading.Lock()
-        wake.acquire()
-        self._followers.setdefault(call, []).append(wake)
-        if self._polled_for is self._background.errand:
-            os.eventfd_write(self._wake_fd, 1)
-        return wake
-
-    def _lead(self, call: Call, until_s: float) -> None:
-        """Hot path. Poll and read for everybody until there is news of `call`, or there are owners to be told."""
-        over = False
-        try:
-            while not over:
-                if not self._unread:
-                    self._poll(min(until_s, self.core.next_deadline_s) - monotonic())
-                with self._lock:
-                    over = self._turn(call, until_s)
-        finally:
-            if not over:
-                with self._lock:
-                    self._resign()
-
-    def _poll(self, wait_s: float) -> None:
-        """Hot path. Wait for the socket's descriptor or for `_wake_fd`."""
-        wait_ms = ceil(min(max(wait_s, 0.0), _POLL_S_MAX) * 1e3)
-        for fd, _ in self._poller.poll(wait_ms):
-            if fd == self._wake_fd:
-                with suppress(BlockingIOError):
-                    os.eventfd_read(fd)
-
-    def _turn(self, call: Call, until_s: float) -> bool:
-        """Hot path. Take in what has come; give up the lead (True) if it is no longer needed or hinders others."""
-        self._polled_for = None
-        self._read()
-        now_s = monotonic()
-        if now_s >= self.core.next_deadline_s or self.abandoned:
-            self._tidy(now_s)
-        if (
-            call.done
-            or call.parts
-            or now_s >= until_s
-            or (self._ended and not self._leave_to_background())
-            or (call is self._background.errand and self._background_may_rest())
-        ):
-            self._resign()
-            return True
-        self._polled_for = call
-        return False
-
-    def _leave_to_background(self) -> bool:
-        """Inside a callback, owners are not told by this thread: callbacks do not nest."""
-        if not self._settling():
-            return False
-        self._background.look_after()
-        return True
-
-    def lead_in_background(self, reads: int) -> tuple[bool, int]:
-        """One look of the background thread: lead unless somebody else has read since it counted `reads`.
-
-        Returns:
-            Whether it did, and nobody wanted the lead afterwards; and the new count.
-        """
-        errand = self._background.errand
-        with self._lock:
-            self._tidy(monotonic())
-            if self._led or self._reads != reads or not self.core.unattended_count:
-                return False, self._reads
-            self._take_lead(errand)
-        self._lead(errand, inf)
-        return not self._wanted, self._reads
-
-    def rest_in_background(self) -> bool:
-        """Whether there is nothing to look after; if so, `look_after` will wake the background thread."""
-        with self._lock:
-            return not (self.core.unattended_count or self._ended) and self._background.rest()
-
-    def wake_background(self) -> None:
-        """Have the background thread look at once."""
-        with self._lock:
-            self._background.look_after()
-            if self._polled_for is self._background.errand:
-                os.eventfd_write(self._wake_fd, 1)
-
-    def _background_may_rest(self) -> bool:
-        """The background thread leads only while nobody waits and there is something to look after."""
-        return bool(self._followers) or not self.core.unattended_count
-
-    def _resign(self) -> None:
-        """Hot path."""
-        self._led = False
-        self._polled_for = None
-        self._wanted = bool(self._followers)
-        if self._wanted:
-            self._pass_on()
-        if self._departure is not None:
-            self._departure.release()
-            self._departure = None
-
-    def _pass_on(self) -> None:
-        """Wake one follower, if nobody leads, so that it takes the lead."""
-        if self._led or not self._followers:
-            return
-        call, wakes = next(iter(self._followers.items()))
-        wakes.pop().release()
-        if not wakes:
-            del self._followers[call]
-
-    def _follow(self, call: Call, wake: "threading.Lock", until_s: float) -> None:
-        """Sleep until a leader has news of `call` or passes the lead on."""
-        woken = False
-        try:
-            wait_s = min(until_s, call.deadline_s) - monotonic()
-            woken = wake.acquire(timeout=min(max(wait_s, 0.0), _POLL_S_MAX))
-        finally:
-            if not woken:
-                with self._lock:
-                    self._forget(call, wake)
-                    self._tidy(monotonic())
-                    self._pass_on()
-
-    def _forget(self, call: Call, wake: "threading.Lock") -> None:
-        wakes = self._followers.get(call, [])
-        if wake in wakes:
-            wakes.remove(wake)
-            if not wakes:
-                del self._followers[call]
-
-    def _forked(self) -> InvalidInput:
-        # Checked before the lock is touched: another thread may have held it at the moment of the fork.
-        return InvalidInput(
-            f"this client belongs to process {self._pid}; after a fork, call huterox.connect() in the new process"
-        )
-
-    def _settling(self) -> bool:
-        """Whether this thread is inside a callback."""
-        return getattr(self._nesting, "settling", False)
-
-    # --- the socket, under the lock ---------------------------------------------------------------------------------
+    def _register_descriptors(self, poller: "select.poll") -> None:
+        poller.register(self._socket.FD, select.POLLIN)
 
     def _begin(self, call: Call) -> None:
-        """Hot path. The call is under way. Read afterwards, or see to it that somebody will."""
+        """Hot path."""
         self.core.add(call, monotonic())
         try:
             send_frames(self._socket, call.frames)
@@ -337,14 +46,14 @@ class Connection:
             raise Busy(f"the switchboard at {self.endpoint} takes no messages: the send queue is full") from None
 
     def _read_if_any(self) -> None:
-        """Hot path. Due after every send."""
+        """Hot path."""
         if self._option(_EVENTS) & _POLLIN:
             self._read()
         else:
             self._unread = False
 
     def _read(self) -> None:
-        """Hot path. Take in what has come and let it be known."""
+        """Hot path."""
         self._reads += 1
         self._unread = False
         receive = self._socket.recv
@@ -361,59 +70,12 @@ class Connection:
                     self._send_cancel(call)
                 if not core.in_flight_count:
                     break
-        # The descriptor tells only of what comes after `Again`.
-        self._unread = True
-        if self._polled_for is not None:
-            os.eventfd_write(self._wake_fd, 1)
-
-    def _tell(self, call: Call) -> None:
-        """Hot path. The call has ended, or has one more part."""
-        if call.owner is not None and call.done:
-            self._ended.append(call)
-        if self._followers and (wakes := self._followers.pop(call, None)) is not None:
-            for wake in wakes:
-                wake.release()
-        if call is self._polled_for:
-            os.eventfd_write(self._wake_fd, 1)
+        self._leave_unread()  # the descriptor tells only of what comes after `Again`
 
     def _send_cancel(self, call: Call) -> None:
         with suppress(zmq.Again):  # the other side reads nothing, so there is nothing to stop
             self._socket.send(cancel_frame(call), NOBLOCK)
 
-    def _tidy(self, now_s: float) -> None:
-        """End what is late or abandoned."""
-        ended = self.core.expire(now_s)
-        while self.abandoned:
-            call = self.abandoned.popleft()
-            if self.core.cancel(call):
-                ended.append(call)
-        for call in ended:
-            self._send_cancel(call)
-            self._tell(call)
-        if ended:
-            self._read_if_any()
-
-    # --- the end ----------------------------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """End the calls that are under way and let go of everything. May be called twice, and after a fork."""
-        if self._pid != os.getpid():
-            return  # everything belongs to the parent
-        with self._lock:
-            if self.core.closed:
-                return
-            for call in self.core.close():
-                self._send_cancel(call)
-                self._tell(call)
-            departure = self._departure = threading.Lock()
-            departure.acquire()
-            if self._led:
-                os.eventfd_write(self._wake_fd, 1)
-            else:
-                departure.release()
-        self._background.stop()
-        departure.acquire(timeout=_JOIN_S)
-        self.settle_ended()
+    def _close_transport(self) -> None:
         self._socket.close(LINGER_MS)
         self._context.term()
-        os.close(self._wake_fd)

@@ -34,13 +34,15 @@ _STREAM: Final = int(Flag.STREAM)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Every bound of one connection."""
+    """Every bound of one client: of its connection, and of each of its lanes."""
 
     in_flight_max: int = 4096
     in_flight_nbytes_max: int = 2 * 1024**3
     stream_parts_max: int = 16384  # parts that have arrived and that nobody has taken yet
     stream_nbytes_max: int = 256 * 1024**2
     grace_s: float = 0.1  # how long after a call's deadline its answer is still waited for
+    lanes_max: int = 64  # of one client; services beyond that stay routed
+    lane_waits: bool = True  # a call for which its lane has no room waits for it; otherwise it is Busy at once
 
 
 class Call:

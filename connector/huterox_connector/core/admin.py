@@ -20,12 +20,14 @@ from huterox_connector.core.faults import Faults
 from huterox_connector.core.ids import IdSource, id_of
 from huterox_connector.core.journal import Journal
 from huterox_connector.core.lifecycle import State
+from huterox_connector.core.questions import Question, Questions
 from huterox_connector.core.records import ROUTE_PREFIX, Container, Model, Service
 from huterox_connector.core.registry import Registry
 from huterox_connector.core.residency import Residency
 from huterox_wire.errors import Busy, Conflict, HuteroxError, InvalidInput, NotFound, Unavailable
+from huterox_wire.kinds import Kind
 from huterox_wire.limits import META_NBYTES_MAX
-from huterox_wire.meta import AdminReplyMeta, Name
+from huterox_wire.meta import AdminMeta, AdminReplyMeta, Name
 from huterox_wire.nodes import LogArgs, ModelSpec
 
 TENANT_DEFAULT: Final = "default"
@@ -104,6 +106,7 @@ class Admin:
         registry: Registry,
         residency: Residency,
         faults: Faults,
+        questions: Questions,
         journal: Journal,
         ids: IdSource,
         config: CoreConfig,
@@ -112,12 +115,12 @@ class Admin:
         self._registry = registry
         self._residency = residency
         self._faults = faults
+        self._asked = questions
         self._journal = journal
         self._ids = ids
         self._config = config
         self._queue: deque[AdminRequested] = deque()
         self._pending: Pending | None = None
-        self._asked: dict[tuple[bytes, int], tuple[bytes, float]] = {}  # caller, request id -> kernel, deadline
         self._ticket = 0
         self._questions: dict[str, tuple[type[_Args], Callable[[Any, float], Any]]] = {
             "status": (NoArgs, lambda _, now_s: status(now_s)),
@@ -292,8 +295,10 @@ class Admin:
         log_args = msgspec.to_builtins(LogArgs(container.id, args.offset, args.limit))
         route = ROUTE_PREFIX.pack(0) + request.caller
         node = container.node
-        self._asked[request.caller, request.request_id] = (node.identity, now_s + self._config.ask_timeout_s)
-        return [AskKernel(node.identity, route, request.request_id, "logs", log_args)]
+        late = Unavailable("the container's node did not answer in time")
+        question = Question(node.identity, now_s + self._config.ask_timeout_s, late)
+        self._asked.put(request.caller, request.request_id, question)
+        return [AskKernel(node.identity, route, request.request_id, Kind.ADMIN, AdminMeta("logs", log_args))]
 
     def _newest_container(self, name: str, tenant: str) -> Container:
         """By container id, service name or model name; living ones first, then the last that lived."""
@@ -307,23 +312,6 @@ class Admin:
         if not found:
             raise NotFound(f"{name!r} is no container, and no service or model that had one", name=name)
         return max(found, key=lambda container: (container.state is not State.GONE, container.id))
-
-    def answered_by_kernel(self, kernel: bytes, caller: bytes, request_id: int) -> bool:
-        """Whether `kernel` answers what it was asked for this caller; from now on it is not asked any more."""
-        asked = self._asked.get((caller, request_id))
-        if asked is None or asked[0] != kernel:
-            return False
-        del self._asked[caller, request_id]
-        return True
-
-    def expire(self, now_s: float) -> list[Effect]:
-        """End the questions that a kernel has not answered in time."""
-        effects: list[Effect] = []
-        for (caller, request_id), (_, deadline_s) in list(self._asked.items()):
-            if deadline_s <= now_s:
-                del self._asked[caller, request_id]
-                effects.append(Refuse(caller, request_id, Unavailable("the container's node did not answer in time")))
-        return effects
 
     # Questions.
 

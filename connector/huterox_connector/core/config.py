@@ -31,5 +31,7 @@ class CoreConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     backoff_max_s: float = 30.0
 
     journal_max: int = 10_000  # events kept
-    ask_timeout_s: float = 10.0  # for questions that a kernel answers
+    ask_timeout_s: float = 10.0  # for questions that a kernel answers: logs, leases
+    asks_max: int = 4096  # such questions without an answer
+    order_again_s: float = 10.0  # a kernel that has not carried out a DRAIN or CLOSE by then is told again
     mutations_max: int = 256  # admin verbs waiting for the disk

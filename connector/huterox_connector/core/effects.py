@@ -58,13 +58,15 @@ class CancelCall:
 
 @dataclass(slots=True, frozen=True)
 class AskKernel:
-    """Pass an ADMIN verb on to a kernel, which answers the caller."""
+    """Pass an ADMIN verb or a LEASE on to a kernel, which answers the caller."""
 
     kernel: bytes
     route: bytes
     request_id: int
-    verb: str
-    args: dict[str, Any]
+    kind: Kind
+    meta: Struct
+    handle: int = 0
+    budget_us: int = 0
 
 
 @dataclass(slots=True, frozen=True)

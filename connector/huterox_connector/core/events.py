@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from huterox_wire.leases import LeaseMeta
 from huterox_wire.meta import AdminMeta, OpenMeta
 from huterox_wire.nodes import ContainerEvent, HeartbeatMeta, RegisterMeta
 
@@ -27,10 +28,13 @@ class CallCancelled:
 
 @dataclass(slots=True, frozen=True)
 class CallUndeliverable:
-    """The kernel that a call was forwarded to cannot be reached."""
+    """A call could not be sent to its kernel: that one has gone, or takes nothing more."""
 
     caller: bytes
     request_id: int
+    frames: list[Any]
+    nbytes: int
+    kernel_gone: bool
 
 
 @dataclass(slots=True, frozen=True)
@@ -49,6 +53,17 @@ class OpenRequested:
     caller: bytes
     request_id: int
     meta: OpenMeta
+
+
+@dataclass(slots=True, frozen=True)
+class LeaseRequested:
+    """A caller asks for a lane to the container behind a handle."""
+
+    caller: bytes
+    request_id: int
+    handle: int
+    budget_us: int
+    meta: LeaseMeta
 
 
 @dataclass(slots=True, frozen=True)
@@ -83,7 +98,7 @@ class ContainerReported:
 
 @dataclass(slots=True, frozen=True)
 class ContainerDrained:
-    """The last call in flight of a draining container has ended."""
+    """The last call in flight of a draining container has ended. Its lanes are told by `ContainerReported`."""
 
     container: int
 
@@ -112,6 +127,7 @@ Event = (
     | CallUndeliverable
     | CallReturned
     | OpenRequested
+    | LeaseRequested
     | AdminRequested
     | KernelRegistered
     | KernelBeat

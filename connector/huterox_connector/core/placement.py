@@ -57,8 +57,8 @@ def why_it_stays(container: Container, now_s: float, config: CoreConfig) -> str:
         return str(container.state)
     if (left_s := protected_until_s(container, config) - now_s) > 0:
         return f"loaded {now_s - container.ready_s:.1f} s ago, protected for another {left_s:.1f} s"
-    if container.in_flight:
-        return f"{container.in_flight} calls in flight"
+    if container.calls_now:
+        return f"{container.calls_now} calls in flight"
     return ""
 
 
@@ -80,7 +80,7 @@ def find_place(demand: Demand, nodes: Iterable[Node], now_s: float, config: Core
             place = Place(node)
         elif victims := find_victims(demand, node, room, now_s, config):
             cost_s = sum(victim.load_s for victim in victims)
-            score = (1 + any(victim.in_flight for victim in victims), cost_s, len(victims))
+            score = (1 + any(victim.calls_now for victim in victims), cost_s, len(victims))
             place = Place(node, victims)
         else:
             continue
@@ -93,8 +93,8 @@ def find_victims(demand: Demand, node: Node, room: Demand, now_s: float, config:
     """Who leaves, in the replacer's order and no more than needed; empty where it cannot be enough."""
     ready = [c for c in node.containers.values() if c.state is State.READY and may_ever_leave(c)]
     old_enough = [c for c in ready if protected_until_s(c, config) <= now_s]
-    idle = {c.id: c for c in old_enough if not c.in_flight}
-    busy = {c.id: c for c in old_enough if c.in_flight}
+    idle = {c.id: c for c in old_enough if not c.calls_now}
+    busy = {c.id: c for c in old_enough if c.calls_now}
     chosen: list[Container] = []
     for candidates in (idle, busy):
         while candidates and not demand.fits(room):

@@ -133,7 +133,11 @@ class Container:
     state: State = State.PLANNED
     route_prefix: bytes = b""
     pid: int = 0
-    in_flight: int = 0
+    in_flight: int = 0  # routed calls
+    lanes: int = 0  # of callers, as its kernel last reported
+    lane_calls: int = 0  # in flight in them
+    lanes_ended: bool = False  # no lane is left and none will be: its kernel has answered DRAIN
+    told_s: float = 0.0  # when its kernel was last told to drain or close it
     hits: int = 0
     errors: int = 0
     last_hit_s: float = 0.0
@@ -149,6 +153,11 @@ class Container:
     @property
     def title(self) -> str:
         return text_of("c", self.id)
+
+    @property
+    def calls_now(self) -> int:
+        """Calls in flight, routed ones and those in lanes; the latter as of the last heartbeat."""
+        return self.in_flight + self.lane_calls
 
     def step(self, step: Step, now_s: float) -> None:
         """Move along the life cycle's table."""
@@ -170,5 +179,6 @@ class Node:
     replacer: Replacer
     registered_at: float
     last_heartbeat_s: float
+    host_id: str = ""  # the machine; empty: it gives no lanes
     containers: dict[ContainerId, Container] = field(default_factory=dict)
     host_bytes_free: int = 0

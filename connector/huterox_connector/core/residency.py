@@ -19,6 +19,7 @@ from huterox_connector.core.records import MIB, Container, Group, Node
 from huterox_connector.core.registry import Registry
 from huterox_wire.errors import HuteroxError, ModelError, ResourceInterrupt, Unavailable, WorkerLost
 from huterox_wire.kinds import Kind
+from huterox_wire.leases import DrainMeta
 from huterox_wire.nodes import CloseMeta, ContainerEvent, CreateMeta
 
 
@@ -150,13 +151,10 @@ class Residency:
     # Leaving.
 
     def evict(self, container: Container, reason: str, now_s: float) -> list[Effect]:
-        """No new calls from now on; closed as soon as those in flight have ended."""
+        """No new calls and lanes from now on; closed as soon as the calls in flight and the lanes have ended."""
         if container.state is not State.READY:
             return self._stop_loading(container, reason, now_s)
-        container.step(Step.DRAIN, now_s)
-        container.reason = reason
-        container.node.replacer.remove(container.id)
-        self._registry.unmap(container)
+        drain = self._drain(container, reason, now_s)
         evicted = self._journal.record(
             "evict",
             f"{container.spec.name} {container.title}",
@@ -165,10 +163,11 @@ class Residency:
             node=container.node.name,
             frees=container.demand.facts(),
             hits=container.hits,
-            in_flight=container.in_flight,
+            in_flight=container.calls_now,
+            lanes=container.lanes,
             load_s=round(container.load_s, 3),
         )
-        return [evicted, *self.drained(container, now_s)]
+        return [evicted, drain]
 
     def _stop_loading(self, container: Container, reason: str, now_s: float) -> list[Effect]:
         if container.state is State.CREATING:
@@ -179,26 +178,55 @@ class Residency:
             return self.ended(container, "closed", reason, "", now_s)
         return []  # it is leaving already
 
+    def _drain(self, container: Container, reason: str, now_s: float) -> Command:
+        """Its calls are faults from now on; its kernel is told to end its lanes."""
+        container.step(Step.DRAIN, now_s)
+        container.reason = reason
+        container.node.replacer.remove(container.id)
+        self._registry.unmap(container)
+        return self._tell(container, now_s)
+
+    def _tell(self, container: Container, now_s: float) -> Command:
+        """The order that a container's state stands for, to its kernel."""
+        container.told_s = now_s
+        kernel = container.node.identity
+        if container.state is State.DRAINING:
+            return Command(kernel, Kind.DRAIN, DrainMeta(self._epoch, container.id, container.reason))
+        close = CloseMeta(self._epoch, container.id, container.reason, self._config.close_grace_s)
+        return Command(kernel, Kind.CLOSE, close)
+
+    def remind(self, node: Node, now_s: float) -> list[Effect]:
+        """The kernel lives: tell it again what it has not carried out for long. Order or answer may have been lost."""
+        return [
+            self._tell(container, now_s)
+            for container in node.containers.values()
+            if (container.state is State.CLOSING or (container.state is State.DRAINING and not container.lanes_ended))
+            and now_s - container.told_s >= self._config.order_again_s
+        ]
+
+    def lanes_ended(self, container: Container, now_s: float) -> list[Effect]:
+        """Its kernel has ended its lanes, and grants no more."""
+        container.lanes = container.lane_calls = 0
+        if container.state is State.READY:  # an older switchboard gave that order: callers must get lanes elsewhere
+            return self.evict(container, "its kernel has drained it", now_s)
+        container.lanes_ended = container.state is State.DRAINING
+        return self.drained(container, now_s)
+
     def drained(self, container: Container, now_s: float) -> list[Effect]:
-        """A draining container may have no call left: then it is closed."""
-        if container.state is not State.DRAINING or container.in_flight:
+        """A draining container may have no call and no lane left: then it is closed."""
+        if container.state is not State.DRAINING or container.in_flight or not container.lanes_ended:
             return []
         return self._close(container, now_s)
 
     def _close(self, container: Container, now_s: float) -> list[Effect]:
         container.step(Step.CLOSE, now_s)
-        close = CloseMeta(self._epoch, container.id, container.reason, self._config.close_grace_s)
-        return [Command(container.node.identity, Kind.CLOSE, close)]
+        return [self._tell(container, now_s)]
 
     def turned_away(self, container: Container, now_s: float) -> list[Effect]:
         """Its kernel handed a call back: the container has ended, and news of it is on the way."""
         if container.state is not State.READY:
             return []
-        container.step(Step.DRAIN, now_s)
-        container.reason = "its kernel handed a call back"
-        container.node.replacer.remove(container.id)
-        self._registry.unmap(container)
-        return self.drained(container, now_s)
+        return [self._drain(container, "its kernel handed a call back", now_s)]
 
     # What kernels report.
 
@@ -308,7 +336,7 @@ class Residency:
         """Close what nobody points to, and what has been idle past its time."""
         effects: list[Effect] = []
         for container in list(self._registry.containers.values()):
-            if container.state is not State.READY or container.in_flight:
+            if container.state is not State.READY or container.calls_now:
                 continue
             idle_s = now_s - max(container.last_hit_s, container.ready_s)
             if not container.group.services:

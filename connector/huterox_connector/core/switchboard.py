@@ -3,6 +3,8 @@
     calls      what is in flight               faults     what waits for a load
     residency  who loads and who leaves        nodes      kernels that come and go
     admin      the operator's verbs            registry   the records
+    leases     who asks for a lane             questions  what kernels were asked for callers
+    usage      calls that pass by lanes
 
 The way of a hit does not come through `on`: the shell asks `calls.hit` and `calls.answered` directly.
 """
@@ -18,7 +20,9 @@ from huterox_connector.core.effects import Answer, CancelCall, Effect, Journalle
 from huterox_connector.core.faults import Faults
 from huterox_connector.core.ids import IdSource
 from huterox_connector.core.journal import Journal
+from huterox_connector.core.leases import Leases
 from huterox_connector.core.nodes import Nodes
+from huterox_connector.core.questions import Questions
 from huterox_connector.core.registry import Registry
 from huterox_connector.core.residency import Residency
 from huterox_wire.errors import (
@@ -52,11 +56,15 @@ class Switchboard:
         self.registry = Registry()
         self.calls = Calls(self.registry.services, config)
         self._faults = Faults(self.calls, config)
-        self._journal = Journal(config.journal_max, clock_offset_s)
+        self._questions = Questions(config.asks_max, config.busy_retry_after_s)
+        self._journal = journal = Journal(config.journal_max, clock_offset_s)
         ids = IdSource(epoch)
-        self._residency = Residency(self.registry, self.calls, self._faults, self._journal, ids, epoch, config)
-        self._nodes = Nodes(self.registry, self._residency, self._journal, epoch, config)
-        self._admin = Admin(self.registry, self._residency, self._faults, self._journal, ids, config, self._status)
+        self._residency = Residency(self.registry, self.calls, self._faults, journal, ids, epoch, config)
+        self._leases = Leases(self.registry, self.calls, self._faults, self._questions, epoch, config)
+        self._nodes = Nodes(self.registry, self._residency, self._questions, journal, epoch, config)
+        self._admin = Admin(
+            self.registry, self._residency, self._faults, self._questions, journal, ids, config, self._status
+        )
         self._epoch = epoch
         self._started_s = started_s
         self._version = version
@@ -84,7 +92,7 @@ class Switchboard:
             case happened.CallCancelled():
                 return self._on_cancel(event)
             case happened.CallUndeliverable():
-                return self._on_undeliverable(event)
+                return self._on_undeliverable(event, now_s)
             case happened.CallReturned():
                 return self._on_returned(event, now_s)
             case happened.ContainerDrained():
@@ -92,6 +100,8 @@ class Switchboard:
                 return self._residency.drained(container, now_s) if container else []
             case happened.OpenRequested():
                 return self._on_open(event)
+            case happened.LeaseRequested():
+                return self._leases.on_request(event, now_s)
             case happened.AdminRequested():
                 return self._admin.on_request(event, now_s)
             case happened.Committed():
@@ -110,9 +120,9 @@ class Switchboard:
             case happened.Ticked():
                 return self._on_tick(now_s)
 
-    def answered_by_kernel(self, kernel: bytes, caller: bytes, request_id: int) -> bool:
-        """Whether `kernel` was asked something for this caller and has not answered yet; counts as answered then."""
-        return self._admin.answered_by_kernel(kernel, caller, request_id)
+    def answered_by_kernel(self, kernel: bytes, caller: bytes, request_id: int, now_s: float) -> bool:
+        """Whether `kernel` was asked something for this caller and answers in time; counts as answered then."""
+        return self._questions.answered(kernel, caller, request_id, now_s)
 
     # Calls off the hot path.
 
@@ -153,13 +163,19 @@ class Switchboard:
         container = call.container
         return CancelCall(container.node.identity, container.route_prefix + call.caller, call.request_id)
 
-    def _on_undeliverable(self, event: happened.CallUndeliverable) -> list[Effect]:
+    def _on_undeliverable(self, event: happened.CallUndeliverable, now_s: float) -> list[Effect]:
+        """Nothing of the call has left. Where its kernel has gone, it waits for another container."""
         call = self.calls.get(event.caller, event.request_id)
         if call is None:
             return []
+        node = call.container.node
+        if event.kernel_gone:
+            self.calls.take_back(call)
+            known = self.registry.nodes.get(node.identity) is node
+            effects = self._nodes.lose(node, "its connection was closed", now_s) if known else []
+            return effects + self._wait_again(call, event.frames, event.nbytes, now_s)
         self.calls.drop(call)
-        node = call.container.node.name
-        error = WorkerLost(f"node {node!r} cannot be reached", executed="no", container=call.container.title)
+        error = WorkerLost(f"node {node.name!r} takes no more calls", executed="no", container=call.container.title)
         return [Refuse(event.caller, event.request_id, error)]
 
     def _on_returned(self, event: happened.CallReturned, now_s: float) -> list[Effect]:
@@ -169,11 +185,13 @@ class Switchboard:
             return []
         self.calls.take_back(call)
         effects = self._residency.turned_away(call.container, now_s)
+        return effects + self._wait_again(call, event.frames, event.nbytes, now_s)
+
+    def _wait_again(self, call: Call, frames: list[Any], nbytes: int, now_s: float) -> list[Effect]:
+        """A call that was taken back becomes a fault, with what is left of its time."""
         budget_us = max(1, int((call.deadline_s - now_s) * 1e6))
-        again = happened.CallMissed(
-            event.caller, event.request_id, call.service.id, budget_us, event.frames, event.nbytes
-        )
-        return effects + self._on_call_missed(again, now_s)
+        again = happened.CallMissed(call.caller, call.request_id, call.service.id, budget_us, frames, nbytes)
+        return self._on_call_missed(again, now_s)
 
     def _on_open(self, event: happened.OpenRequested) -> list[Effect]:
         try:
@@ -188,7 +206,7 @@ class Switchboard:
     def _on_tick(self, now_s: float) -> list[Effect]:
         effects = self._expire_calls(now_s)
         effects += self._faults.expire(now_s)
-        effects += self._admin.expire(now_s)
+        effects += self._questions.expire(now_s)
         effects += self._nodes.lose_silent(now_s)
         effects += self._residency.retry(now_s)
         effects += self._residency.lose_patience(now_s)

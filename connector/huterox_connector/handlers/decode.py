@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from huterox_connector.handlers.pipeline import Context, Handler, Inbound
-from huterox_wire import meta, nodes
+from huterox_wire import leases, meta, nodes
 from huterox_wire.errors import HuteroxError
 from huterox_wire.header import HEADER_NBYTES
 from huterox_wire.kinds import Kind
@@ -15,6 +15,7 @@ _REQUEST_ID: Final = struct.Struct("<8xQ")
 
 CALLER_METAS: Final[Mapping[Kind, Callable[[Any], Any]]] = {
     Kind.OPEN: meta.decode_open,
+    Kind.LEASE: leases.decode_lease,
     Kind.ADMIN: meta.decode_admin,
 }
 KERNEL_METAS: Final[Mapping[Kind, Callable[[Any], Any]]] = {

@@ -41,6 +41,8 @@ def event_of_caller(message: Inbound) -> events.Event | None:
             return events.CallCancelled(peer, header.request_id)
         case Kind.OPEN:
             return events.OpenRequested(peer, header.request_id, message.meta)
+        case Kind.LEASE:
+            return events.LeaseRequested(peer, header.request_id, header.handle, header.budget_us, message.meta)
         case Kind.ADMIN:
             return events.AdminRequested(peer, header.request_id, message.meta)
         case _:

@@ -4,7 +4,7 @@ from huterox_connector.handlers.pipeline import Context, Handler, Inbound
 from huterox_wire.errors import Busy
 from huterox_wire.kinds import Kind
 
-_LIMITED = frozenset({Kind.OPEN, Kind.ADMIN})
+_LIMITED = frozenset({Kind.OPEN, Kind.LEASE, Kind.ADMIN})
 
 
 class Limit(Handler):
@@ -24,7 +24,7 @@ class Limit(Handler):
             context.pass_on(message)
             return
         error = Busy(
-            f"more than {self._rate_per_s:g} OPEN and ADMIN messages per second from one peer",
+            f"more than {self._rate_per_s:g} OPEN, LEASE and ADMIN messages per second from one peer",
             retry_after_s=1.0 / self._rate_per_s,
         )
         context.refuse(message, message.header.request_id, error)

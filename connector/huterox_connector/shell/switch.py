@@ -31,7 +31,7 @@ from huterox_wire.header import HEADER_NBYTES, pack_header
 from huterox_wire.kinds import Flag, Kind
 from huterox_wire.limits import MESSAGE_NBYTES_MAX, PACKED_NBYTES_MAX
 from huterox_wire.message import encode
-from huterox_wire.meta import AdminMeta, encode_meta, error_meta
+from huterox_wire.meta import encode_meta, error_meta
 
 _log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ class Switch:
             else:
                 send(first, _LAST, False)
         except zmq.ZMQError as exc:
-            self._on_undelivered(exc, container.node.identity, caller, _REQUEST_ID.unpack_from(first.buffer)[0])
+            self._on_undelivered(exc, container.node.identity, caller, [first, *more])
 
     # From kernels.
 
@@ -206,7 +206,7 @@ class Switch:
         if kind == Kind.CALL:
             self.on(happened.CallReturned(kernel, caller, request_id, list(frames), sum(map(len, frames))))
             return False
-        return self._board.answered_by_kernel(kernel, caller, request_id)
+        return self._board.answered_by_kernel(kernel, caller, request_id, time.monotonic())
 
     def _drop_answer(self, caller: bytes) -> None:
         """The caller has gone, or does not read its answers: there is nobody to tell."""
@@ -216,8 +216,11 @@ class Switch:
         if not call.container.in_flight:
             self.on(happened.ContainerDrained(call.container.id))
 
-    def _on_undelivered(self, exc: zmq.ZMQError, kernel: bytes, caller: bytes, request_id: int) -> None:
-        self.on(happened.CallUndeliverable(caller, request_id))
+    def _on_undelivered(self, exc: zmq.ZMQError, kernel: bytes, caller: bytes, frames: list[Any]) -> None:
+        """The identity was refused, so nothing of the message has gone."""
+        request_id = _REQUEST_ID.unpack_from(frames[0])[0]
+        gone = exc.errno == errno.EHOSTUNREACH
+        self.on(happened.CallUndeliverable(caller, request_id, frames, sum(map(len, frames)), gone))
         self._on_kernel_send_failed(exc, kernel)
 
     def _on_kernel_send_failed(self, exc: zmq.ZMQError, kernel: bytes) -> None:
@@ -253,8 +256,7 @@ class Switch:
                 header = pack_header(Kind.CANCEL, Flag.PACKED, request_id=effect.request_id)
                 self._send_back(effect.kernel, effect.route, [header])
             case asked.AskKernel():
-                meta = encode_meta(AdminMeta(effect.verb, effect.args))
-                self._send_back(effect.kernel, effect.route, encode(Kind.ADMIN, effect.request_id, 0, 0, meta))
+                self._ask(effect)
             case asked.Commit():
                 self._writer.put(effect)
             case asked.Journalled():
@@ -282,8 +284,12 @@ class Switch:
             self._to_kernels(effect.route, _MORE)
             _send_frames(self._to_kernels, [first, *more])
         except zmq.ZMQError as exc:
-            request_id = _REQUEST_ID.unpack_from(first)[0]
-            self._on_undelivered(exc, effect.kernel, effect.route[_PREFIX_NBYTES:], request_id)
+            self._on_undelivered(exc, effect.kernel, effect.route[_PREFIX_NBYTES:], effect.frames)
+
+    def _ask(self, effect: asked.AskKernel) -> None:
+        meta = encode_meta(effect.meta)
+        frames = encode(effect.kind, effect.request_id, effect.handle, effect.budget_us, meta)
+        self._send_back(effect.kernel, effect.route, frames)
 
     def _answer(self, effect: asked.Answer) -> None:
         try:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from huterox_kernel.core.events import Asked
+from huterox_wire.errors import HuteroxError
+from huterox_wire.leases import LeaseOrderMeta
 from huterox_wire.nodes import ContainerEvent, ModelSpec
 
 
@@ -15,21 +18,44 @@ class StartWorker:
 
 @dataclass(slots=True, frozen=True)
 class AdmitCalls:
-    """Pass calls on to this container from now on."""
+    """Pass calls on to this container from now on, and let callers have lanes to it."""
 
     container: int
 
 
 @dataclass(slots=True, frozen=True)
 class RefuseCalls:
-    """Pass no new calls on to this container; those in its lane go on."""
+    """Pass no new calls on to this container, and grant no lanes; calls in its lanes go on."""
+
+    container: int
+
+
+@dataclass(slots=True, frozen=True)
+class PromiseLane:
+    """Answer with a token for a lane, or why there is none."""
+
+    meta: LeaseOrderMeta
+    asked: Asked
+
+
+@dataclass(slots=True, frozen=True)
+class RefuseLane:
+    """Answer that there is no lane."""
+
+    asked: Asked
+    error: HuteroxError
+
+
+@dataclass(slots=True, frozen=True)
+class DrainLanes:
+    """End the lanes of the container's callers, and grant none; comes back as `LanesDrained`."""
 
     container: int
 
 
 @dataclass(slots=True, frozen=True)
 class AskToClose:
-    """Tell the worker to finish what is in its lane and to end."""
+    """Drain the callers' lanes, and tell the worker to finish what is in its lanes and to end."""
 
     container: int
 
@@ -43,14 +69,14 @@ class KillWorker:
 
 @dataclass(slots=True, frozen=True)
 class Discard:
-    """The worker has ended: send what it had answered, and give back all that was held for it."""
+    """The worker has ended: send what it had answered, count what it did, and give back all that was held for it."""
 
     container: int
 
 
 @dataclass(slots=True, frozen=True)
 class FailCalls:
-    """End the calls that a discarded worker has left without an answer.
+    """End the calls that a discarded worker has left without an answer, and the lanes that its callers had.
 
     Comes after the report that it is gone: a caller that tries again at once must not be sent to it once more.
     """
@@ -87,6 +113,9 @@ Effect = (
     StartWorker
     | AdmitCalls
     | RefuseCalls
+    | PromiseLane
+    | RefuseLane
+    | DrainLanes
     | AskToClose
     | KillWorker
     | Discard

@@ -1,8 +1,18 @@
 """Everything that can happen to a kernel. The time is not in them: it is given beside."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from huterox_wire.leases import DrainMeta, LeaseOrderMeta
 from huterox_wire.nodes import CloseMeta, CreateMeta, RegisteredMeta
+
+
+class Asked(NamedTuple):
+    """A question that came by a route: what its answer needs."""
+
+    route: bytes
+    request_id: int
+    handle: int
 
 
 @dataclass(slots=True, frozen=True)
@@ -20,6 +30,34 @@ class CreateOrdered:
 @dataclass(slots=True, frozen=True)
 class CloseOrdered:
     meta: CloseMeta
+
+
+@dataclass(slots=True, frozen=True)
+class DrainOrdered:
+    meta: DrainMeta
+
+
+@dataclass(slots=True, frozen=True)
+class LeaseOrdered:
+    """A caller asks for a lane; the switchboard has nothing against it."""
+
+    meta: LeaseOrderMeta
+    asked: Asked
+
+
+@dataclass(slots=True, frozen=True)
+class LanesDrained:
+    """No caller has a lane to this container any more, and none will get one."""
+
+    container: int
+
+
+@dataclass(slots=True, frozen=True)
+class LaneBroke:
+    """A caller wrote nonsense into its lane, which has been ended."""
+
+    container: int
+    reason: str
 
 
 @dataclass(slots=True, frozen=True)
@@ -99,6 +137,10 @@ Event = (
     RegistrationAnswered
     | CreateOrdered
     | CloseOrdered
+    | DrainOrdered
+    | LeaseOrdered
+    | LanesDrained
+    | LaneBroke
     | WorkerForked
     | StartFailed
     | WorkerProgressed

@@ -31,7 +31,8 @@ class Record:
     """One container, from CREATE to the end of its process.
 
     `deadline_s` is when the core must act by itself: kill a load that takes too long, or a worker whose grace is over.
-    `cause` is set as soon as it is known why the worker will end, before it has ended.
+    `cause` is set as soon as it is known why the worker will end, before it has ended. `draining`: its callers' lanes
+    are to end, and it takes no new ones; calls that come through the switchboard go on.
     """
 
     container: int
@@ -45,6 +46,7 @@ class Record:
     reason: str = ""
     traceback: str = ""
     killed: bool = False
+    draining: bool = False
     history: deque[str] = field(default_factory=lambda: deque(maxlen=HISTORY_MAX))
 
     def take(self, step: Step) -> None:
@@ -71,7 +73,7 @@ class Record:
             container=self.container,
             model=self.model.name,
             version=self.model.version,
-            state=_REPORTED[self.state],
+            state="draining" if self.draining and self.state is State.READY else _REPORTED[self.state],
             pid=self.pid,
             host_bytes=self.host_bytes,
             reason=self.reason,

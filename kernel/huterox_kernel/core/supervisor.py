@@ -11,12 +11,15 @@ from huterox_kernel.core.effects import (
     AdmitCalls,
     AskToClose,
     Discard,
+    DrainLanes,
     Effect,
     Exit,
     FailCalls,
     KillWorker,
     Note,
+    PromiseLane,
     RefuseCalls,
+    RefuseLane,
     Register,
     Report,
     StartWorker,
@@ -24,8 +27,12 @@ from huterox_kernel.core.effects import (
 from huterox_kernel.core.events import (
     CloseOrdered,
     CreateOrdered,
+    DrainOrdered,
     Event,
     FootprintMeasured,
+    LaneBroke,
+    LanesDrained,
+    LeaseOrdered,
     RegistrationAnswered,
     ShutdownOrdered,
     StartFailed,
@@ -39,6 +46,7 @@ from huterox_kernel.core.events import (
 )
 from huterox_kernel.core.lifecycle import State, Step
 from huterox_kernel.core.records import MIB, Cause, Record, text_of
+from huterox_wire.errors import Unavailable
 from huterox_wire.nodes import Capacity, CloseMeta, ContainerEvent, ContainerReport, CreateMeta
 
 GRACE_S_MAX: Final = 3600.0
@@ -65,6 +73,10 @@ class Supervisor:
             RegistrationAnswered: self._on_registration_answered,
             CreateOrdered: self._on_create,
             CloseOrdered: self._on_close,
+            DrainOrdered: self._on_drain,
+            LeaseOrdered: self._on_lease,
+            LanesDrained: self._on_lanes_drained,
+            LaneBroke: self._on_lane_broke,
             WorkerForked: self._on_forked,
             StartFailed: self._on_start_failed,
             WorkerProgressed: self._on_progressed,
@@ -136,8 +148,7 @@ class Supervisor:
             return [Note(f"ignored CLOSE {text_of(meta.container)} of old epoch {meta.epoch}: {self.epoch} was seen")]
         self.epoch = meta.epoch
         if (record := self._records.get(meta.container)) is None:
-            gone = ContainerEvent(container=meta.container, what="gone", cause="closed", reason="it is not here")
-            return [Report(gone)]
+            return [_not_here(meta.container)]
         return self._close(record, meta, now_s)
 
     def _close(self, record: Record, meta: CloseMeta, now_s: float) -> list[Effect]:
@@ -155,6 +166,38 @@ class Supervisor:
             return [RefuseCalls(record.container), *self._kill(record)]
         record.deadline_s = now_s + grace_s
         return [RefuseCalls(record.container), AskToClose(record.container)]
+
+    # Lanes of callers.
+
+    def _on_drain(self, event: DrainOrdered, now_s: float) -> list[Effect]:
+        """May come again, and is answered again."""
+        meta = event.meta
+        if meta.epoch < self.epoch:
+            return [Note(f"ignored DRAIN {text_of(meta.container)} of old epoch {meta.epoch}: {self.epoch} was seen")]
+        self.epoch = meta.epoch
+        if (record := self._records.get(meta.container)) is None:
+            return [_not_here(meta.container)]
+        record.draining = True
+        return [DrainLanes(record.container)]
+
+    def _on_lease(self, event: LeaseOrdered, now_s: float) -> list[Effect]:
+        meta = event.meta
+        if meta.epoch < self.epoch:
+            error = Unavailable(f"a LEASE of old epoch {meta.epoch}: {self.epoch} was seen", reason="absent")
+            return [RefuseLane(event.asked, error)]
+        self.epoch = meta.epoch
+        return [PromiseLane(meta, event.asked)]
+
+    def _on_lanes_drained(self, event: LanesDrained, now_s: float) -> list[Effect]:
+        record = self._records.get(event.container)
+        if record is None or not record.draining:  # a CLOSE drains too, and is answered by its end
+            return []
+        return [Report(ContainerEvent(container=record.container, what="drained"))]
+
+    def _on_lane_broke(self, event: LaneBroke, now_s: float) -> list[Effect]:
+        if event.container not in self._records:
+            return []
+        return [Report(ContainerEvent(container=event.container, what="lane_broken", reason=event.reason))]
 
     def _kill(self, record: Record) -> list[Effect]:
         record.killed = True
@@ -195,7 +238,8 @@ class Supervisor:
             host_bytes=event.host_bytes,
             timings_s=event.timings_s,
         )
-        return [AdmitCalls(record.container), Report(ready)]
+        drain: list[Effect] = [DrainLanes(record.container)] if record.draining else []
+        return [AdmitCalls(record.container), Report(ready), *drain]
 
     def _on_failed(self, event: WorkerFailed, now_s: float) -> list[Effect]:
         if (record := self._records.get(event.container)) is None:
@@ -287,3 +331,7 @@ class Supervisor:
 
     def _exit_if_last(self) -> list[Effect]:
         return [Exit()] if self._shutting_down and not self._records else []
+
+
+def _not_here(container: int) -> Report:
+    return Report(ContainerEvent(container=container, what="gone", cause="closed", reason="it is not here"))

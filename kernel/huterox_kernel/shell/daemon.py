@@ -4,9 +4,11 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import time
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, assert_never
 
@@ -15,12 +17,15 @@ from huterox_kernel.core.effects import (
     AdmitCalls,
     AskToClose,
     Discard,
+    DrainLanes,
     Effect,
     Exit,
     FailCalls,
     KillWorker,
     Note,
+    PromiseLane,
     RefuseCalls,
+    RefuseLane,
     Register,
     Report,
     StartWorker,
@@ -34,10 +39,12 @@ from huterox_kernel.core.events import (
     WorkerBroken,
     WorkerReady,
 )
+from huterox_kernel.core.leases import LeaseLimits, LeaseTable
 from huterox_kernel.core.records import text_of
 from huterox_kernel.core.supervisor import Supervisor
 from huterox_kernel.shell import probes, processes
 from huterox_kernel.shell.lanes import Lanes
+from huterox_kernel.shell.leases import Leases
 from huterox_kernel.shell.link import Link
 from huterox_kernel.shell.logs import Logs
 from huterox_kernel.shell.processes import Identity
@@ -45,11 +52,12 @@ from huterox_kernel.shell.requests import Requests
 from huterox_kernel.shell.workers import Worker, Workers
 from huterox_kernel.shell.zygotes import Zygotes
 from huterox_shm.errors import ShmError
+from huterox_shm.handover import Tokens
 from huterox_shm.lane import LaneConfig
 from huterox_wire.kinds import Kind
 from huterox_wire.message import encode
 from huterox_wire.meta import encode_meta
-from huterox_wire.nodes import Capacity, ContainerReport, HeartbeatMeta, ModelSpec, RegisterMeta
+from huterox_wire.nodes import Capacity, ContainerEvent, ContainerReport, HeartbeatMeta, ModelSpec, RegisterMeta
 
 _log: Final = logging.getLogger("huterox.kernel")
 
@@ -58,9 +66,13 @@ ZYGOTE_LOOK_S: Final = 1.0
 
 
 class Daemon:
-    """One node's kernel. `run` returns when it has been told to end and nothing is left."""
+    """One node's kernel. `run` returns when it has been told to end and nothing is left.
 
-    def __init__(self, config: KernelConfig, loop: AbstractEventLoop) -> None:
+    Args:
+        lane_socket: where callers fetch lanes, listening; taken over. None: they have none.
+    """
+
+    def __init__(self, config: KernelConfig, loop: AbstractEventLoop, lane_socket: socket.socket | None) -> None:
         self._config = config
         self._loop = loop
         self._node = node_name(config)
@@ -87,8 +99,19 @@ class Daemon:
             config.exit_report_timeout_s,
             self._feed,
             self._on_worker_ready,
-            self._lanes.stop,
+            self._on_worker_exit,
+            lambda container, message: self._leases.on_worker(container, message),
         )
+        self._leases = Leases(
+            loop,
+            self._link,
+            _lease_table(config),
+            lane_socket,
+            config.lease_uids,
+            self._workers.post,
+            self._feed,
+        )
+        self._ended: dict[int, ContainerReport] = {}  # of containers that have ended, until that is told
         self._zygotes = Zygotes(
             loop,
             self._workers,
@@ -111,6 +134,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, signal.Signals(number).name)
         self._link.start(self._requests)
+        self._leases.start()
         self._zygotes.warm()
         self._register()
         _log.info("node %s, boot %s, for %s", self._node, self._boot, self._config.switchboard)
@@ -128,6 +152,7 @@ class Daemon:
             task.cancel()
         if self._tick_timer is not None:
             self._tick_timer.cancel()
+        self._leases.close()
         self._lanes.close()
         self._zygotes.close()
         self._link.close()
@@ -159,21 +184,28 @@ class Daemon:
                 self._start_worker(container, model)
             case AdmitCalls(container=container):
                 self._lanes.admit(container)
+                self._leases.admit(container)
             case RefuseCalls(container=container):
                 self._lanes.refuse(container)
+                self._leases.refuse(container)
+            case PromiseLane(meta=meta, asked=asked):
+                self._leases.promise(meta, asked)
+            case RefuseLane(asked=asked, error=error):
+                self._leases.refuse_asked(asked, error)
+            case DrainLanes(container=container):
+                self._leases.drain(container)
             case AskToClose(container=container):
+                self._leases.drain(container)
                 self._workers.ask_to_close(container)
             case KillWorker(container=container):
                 self._workers.kill(container, self._zygotes)
             case Discard(container=container):
-                self._started_s.pop(container, None)
-                self._lanes.discard(container)
-                self._workers.discard(container)
+                self._discard(container)
             case FailCalls(container=container, reason=reason):
+                self._leases.end(container)
                 self._lanes.fail_calls(container, reason)
             case Report(event=event):
-                _log.info("%s %s %s %s", text_of(event.container), event.what, event.cause, event.reason)
-                self._link.send_control(encode(Kind.EVENT, 0, 0, 0, encode_meta(event)))
+                self._report(event)
             case Register():
                 self._register()
             case Note(text=text):
@@ -186,17 +218,34 @@ class Daemon:
 
     def _start_worker(self, container: int, model: ModelSpec) -> None:
         self._started_s[container] = time.time()
-        try:
-            lane = self._lanes.open(container)
-        except (ShmError, OSError) as exc:
-            self._feed(StartFailed(container, f"no lane can be made: {exc}"))
-            return
-        try:
-            self._workers.start(container, model, lane, self._zygotes)
-        except OSError as exc:
-            self._feed(StartFailed(container, f"no worker can be made: {exc}"))
-        finally:
-            lane.close()
+        with ExitStack() as given:
+            try:
+                lane = self._lanes.open(container)
+                given.callback(lane.close)
+                ledger = self._leases.open(container)
+                given.callback(os.close, ledger)
+            except (ShmError, OSError) as exc:
+                self._feed(StartFailed(container, f"no lane can be made: {exc}"))
+                return
+            try:
+                self._workers.start(container, model, lane, ledger, self._zygotes)
+            except OSError as exc:
+                self._feed(StartFailed(container, f"no worker can be made: {exc}"))
+
+    def _discard(self, container: int) -> None:
+        """What the lanes counted is read before they go: the report that the container is gone tells it."""
+        counted = ContainerReport(container, "", "", "gone")
+        self._count(counted)
+        self._ended[container] = counted
+        self._started_s.pop(container, None)
+        self._lanes.discard(container)
+        self._workers.discard(container)
+
+    def _report(self, event: ContainerEvent) -> None:
+        if event.what == "gone" and (counted := self._ended.pop(event.container, None)) is not None:
+            event.requests, event.lane_usage = counted.requests, counted.lane_usage
+        _log.info("%s %s %s %s", text_of(event.container), event.what, event.cause, event.reason)
+        self._link.send_control(encode(Kind.EVENT, 0, 0, 0, encode_meta(event)))
 
     def _arm_tick(self) -> None:
         if self._tick_timer is not None:
@@ -206,6 +255,10 @@ class Daemon:
         if deadline_s is not None:
             delay_s = min(max(deadline_s - time.monotonic(), 0.0), TICK_S_MAX)
             self._tick_timer = self._loop.call_later(delay_s, self._feed, Ticked())
+
+    def _on_worker_exit(self, container: int) -> None:
+        self._lanes.stop(container)
+        self._leases.refuse(container)
 
     def _on_worker_ready(self, worker: Worker, timings_s: dict[str, float]) -> None:
         self._spawn(self._measure_ready(worker.container, worker.identity, timings_s))
@@ -256,6 +309,7 @@ class Daemon:
             capacity=self._capacity,
             containers=self._reports(),
             version=kernel_version(),
+            host_id=processes.boot_id(),
         )
         self._link.send_control(encode(Kind.REGISTER, 0, 0, 0, encode_meta(meta)))
 
@@ -263,12 +317,20 @@ class Daemon:
         reports = self._supervisor.reports()
         for report in reports:
             report.started_s = self._started_s.get(report.container, 0.0)
-            counters = self._lanes.counters(report.container)
-            if counters is not None:
-                report.requests = counters.calls_taken
-                report.errors = counters.errors
-                report.busy_us = counters.busy_us
+            self._count(report)
         return reports
+
+    def _count(self, report: ContainerReport) -> None:
+        """Fill in what the container's lanes count: the kernel's, and those of callers."""
+        own = self._lanes.counters(report.container)
+        report.lanes, report.lane_calls, report.lane_usage = self._leases.report(report.container)
+        report.requests = sum(usage.calls for usage in report.lane_usage)
+        report.errors = sum(usage.errors for usage in report.lane_usage)
+        report.busy_us = sum(usage.busy_us for usage in report.lane_usage)
+        if own is not None:
+            report.requests += own.calls_taken
+            report.errors += own.errors
+            report.busy_us += own.busy_us
 
     async def _look_around(self) -> None:
         for container, identity in self._workers.identities().items():
@@ -285,6 +347,17 @@ class Daemon:
         in_use = {text_of(report.container) for report in self._supervisor.reports()}
         await self._loop.run_in_executor(None, self._logs.rotate)
         await self._loop.run_in_executor(None, self._logs.remove_old, in_use)
+
+
+def _lease_table(config: KernelConfig) -> LeaseTable:
+    limits = LeaseLimits(
+        config.lease_half_mb,
+        config.lease_half_mb_max,
+        config.lease_ring_entries,
+        config.lease_lanes_max,
+        config.lease_token_s,
+    )
+    return LeaseTable(limits, Tokens(config.lease_token_s))
 
 
 def kernel_version() -> str:

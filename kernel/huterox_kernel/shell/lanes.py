@@ -1,14 +1,14 @@
-"""Calls in lanes: into the container's shared memory, and answers straight out of it.
+"""Calls that come through the switchboard: into the container's shared memory, and answers straight out of it.
 
-The kernel is the caller of one lane for each container. A call is copied once, off the wire into a block; it is not
-decoded. An answer is already a whole message: a small one is copied into the socket, a large one is sent from where it
-lies, and its block is released when the socket is done with it.
+The kernel is the caller of one lane for each container (for lanes of other callers see `leases`). A call is copied
+once, off the wire into a block; it is not decoded. An answer is already a whole message: a small one is copied into the
+socket, a large one is sent from where it lies, and its block is released when the socket is done with it.
 
     route + frame ─▶ claim, copy, publish ─▶ ring ─▶ worker ─▶ ring ─▶ take ─▶ route + frame
 
 When the lane is full: Busy, at once. When the switchboard takes no answers: they stay where they are, and no more are
 taken. When the container dies: what it had answered is sent, the call that was running ends as WorkerLost, and calls
-that were not started are handed back to the switchboard, as is a call for a container that is not here: it finds
+that were not begun are handed back to the switchboard, as is a call for a container that is not here: it finds
 another container for them.
 """
 
@@ -23,7 +23,17 @@ import zmq
 from huterox_kernel.core.records import text_of
 from huterox_kernel.shell.link import Link
 from huterox_shm.errors import LaneDead, LaneFull, LaneTooSmall, PeerProtocolError, ShmError
-from huterox_shm.lane import PART, CallerEnd, LaneConfig, LaneCounters, LaneDescriptors, Reply, create_lane
+from huterox_shm.lane import (
+    DEAD,
+    PART,
+    STREAM,
+    CallerEnd,
+    LaneConfig,
+    LaneCounters,
+    LaneDescriptors,
+    Reply,
+    create_lane,
+)
 from huterox_wire.errors import Busy, HuteroxError, TooLarge, WorkerLost
 from huterox_wire.header import HEADER_NBYTES, REQUEST_ID, Buffer, Header, pack_header, unpack_header
 from huterox_wire.kinds import Flag, Kind
@@ -63,13 +73,13 @@ class Call(NamedTuple):
 class Lane:
     """One container's lane and the calls in it."""
 
-    __slots__ = ("calls", "container", "end", "last_call", "released_nbytes", "seen_call", "trimmed_call", "unsent")
+    __slots__ = ("container", "end", "failed", "last_call", "released_nbytes", "seen_call", "trimmed_call", "unsent")
 
     def __init__(self, container: int, end: CallerEnd) -> None:
         self.container = container
         self.end = end
-        self.calls: dict[int, Call] = {}
         self.unsent: deque[Reply] = deque()  # taken, but the switchboard would not have them
+        self.failed: list[Call] = []  # their answers made no sense; they end with the container
         self.released_nbytes = 0
         self.last_call = self.seen_call = self.trimmed_call = 0
 
@@ -98,7 +108,6 @@ class Lanes:
         self._ready: dict[bytes, Lane] = {}  # by the route's first bytes
         self._lost: dict[int, list[tuple[Call, str]]] = {}  # calls of containers that have ended, and were they run?
         self._touched: set[Lane] = set()
-        self._call_id = 0
         self._sending: list[tuple[zmq.MessageTracker, Lane, int, int]] = []
         self._tidy_timer: TimerHandle | None = None
 
@@ -135,7 +144,7 @@ class Lanes:
             self._loop.remove_reader(lane.end.fileno())
 
     def discard(self, container: int) -> None:
-        """The container has ended: send what it has answered, hand back what was not started, give the lane back.
+        """The container has ended: send what it has answered, hand back what was not begun, give the lane back.
 
         Other calls wait for `fail_calls`.
         """
@@ -145,18 +154,18 @@ class Lanes:
             return
         self._touched.discard(lane)
         self._loop.remove_reader(lane.end.fileno())
-        running = lane.end.counters().current_call
+        begun = lane.end.begun
         self._answer_last(lane)
         lane.end.mark_dead()
-        self._lost[container] = [
-            (call, "maybe" if call_id == running else "no")
-            for call_id, call in lane.calls.items()
-            if call_id == running or not self._hand_back(lane, call)
+        self._lost[container] = [(call, "maybe") for call in lane.failed] + [
+            (call, "maybe" if call_id <= begun else "no")
+            for call_id, (call, _) in lane.end.calls.items()
+            if call_id <= begun or not self._hand_back(lane, call)
         ]
         lane.end.close()
 
     def _hand_back(self, lane: Lane, call: Call) -> bool:
-        """A call that was not started is still whole in its block. False: it is not what it was, or cannot be sent."""
+        """A call that was not begun is still whole in its block. False: it is not what it was, or cannot be sent."""
         frame = lane.end.view(call.offset, call.nbytes)
         return frame[REQUEST_ID] == call.request_id and self._link.send(call.route, frame)
 
@@ -171,11 +180,12 @@ class Lanes:
             lane.unsent.extend(lane.end.take())
         except (LaneDead, PeerProtocolError):
             pass
-        while lane.unsent:
-            reply = lane.unsent.popleft()
-            call = lane.calls.get(reply.call_id) if reply.kind == PART else lane.calls.pop(reply.call_id, None)
-            if call is not None and reply.nbytes:
-                self._link.send(call.route, lane.end.view(reply.offset, reply.nbytes))
+        for call, _, _, _, _, offset, nbytes in lane.unsent:
+            if nbytes:
+                self._link.send(call.route, lane.end.view(offset, nbytes))
+            else:
+                self._fail_for_room(call)
+        lane.unsent.clear()
 
     def counters(self, container: int) -> LaneCounters | None:
         """What a lane's header counts; None where there is no such lane."""
@@ -241,15 +251,14 @@ class Lanes:
     def _publish(self, lane: Lane, call: Call, header: Header, flags: int, budget_us: int) -> None:
         """Hot path."""
         _, _, _, offset, nbytes = call
-        self._call_id = call_id = self._call_id + 1
         deadline_us = time.monotonic_ns() // 1000 + budget_us if budget_us else 0
         try:
-            lane.end.publish_call(call_id, offset, nbytes, deadline_us=deadline_us, stream=flags & _STREAM != 0)
+            lane.last_call = lane.end.publish_call(
+                call, offset, nbytes, flags=STREAM if flags & _STREAM else 0, deadline_us=deadline_us
+            )
         except ShmError as exc:
             lane.end.abandon(offset)
             return self.answer(call.route, header, self._translated(exc))
-        lane.calls[call_id] = call
-        lane.last_call = call_id
         self._touched.add(lane)
         return None
 
@@ -259,10 +268,10 @@ class Lanes:
         if lane is None:
             return
         request_id = header.request_id.to_bytes(8, "little")
-        for call_id, call in lane.calls.items():
+        for call_id, (call, _) in lane.end.calls.items():
             if call.request_id == request_id and call.route == route:
                 try:
-                    lane.end.publish_cancel(call_id)
+                    lane.end.cancel(call_id)
                 except ShmError:  # no room even for that: the call will end in its own time
                     return
                 self._touched.add(lane)
@@ -323,26 +332,26 @@ class Lanes:
 
     def _answer(self, lane: Lane, reply: Reply) -> bool:
         """Hot path. Send one answer. False: the switchboard does not take it now."""
-        kind, call_id, offset, nbytes, _ = reply
-        call = lane.calls[call_id]
+        call, _, kind, _, _, offset, nbytes = reply
         if not nbytes:
-            self._fail(call, Busy("the container's lane had no room for the answer", executed="yes"))
-        else:
-            frame = lane.end.view(offset, nbytes)
-            if frame[REQUEST_ID] != call.request_id:
-                self._break(lane, "it answered a request that this call is not")
-                return True
-            if nbytes >= UNCOPIED_NBYTES_MIN:
-                if not self._answer_uncopied(lane, call.route, frame, offset, nbytes):
-                    return False
-            elif self._link.send(call.route, frame):
-                lane.released_nbytes += nbytes
-                lane.end.release(offset)
-            else:
-                return False
-        if kind != PART:
-            del lane.calls[call_id]
+            self._fail_for_room(call)
+            return True
+        frame = lane.end.view(offset, nbytes)
+        if frame[REQUEST_ID] != call.request_id:
+            if kind != PART:
+                lane.failed.append(call)
+            self._break(lane, "it answered a request that this call is not")
+            return True
+        if nbytes >= UNCOPIED_NBYTES_MIN:
+            return self._answer_uncopied(lane, call.route, frame, offset, nbytes)
+        if not self._link.send(call.route, frame):
+            return False
+        lane.released_nbytes += nbytes
+        lane.end.release(offset)
         return True
+
+    def _fail_for_room(self, call: Call) -> None:
+        self._fail(call, Busy("the container's lane had no room for the answer", executed="yes"))
 
     def _answer_uncopied(self, lane: Lane, route: bytes, frame: memoryview, offset: int, nbytes: int) -> bool:
         tracker = self._link.send_uncopied(route, frame)
@@ -355,16 +364,19 @@ class Lanes:
     def resume(self) -> None:
         """The switchboard takes answers again."""
         for lane in [lane for lane in self._lanes.values() if lane.unsent]:
-            while lane.unsent and self._answer(lane, lane.unsent[0]):
-                lane.unsent.popleft()
-            if lane.unsent:
-                return
-            self._loop.add_reader(lane.end.fileno(), self._on_doorbell, lane)
-            self._give_back(lane)
+            while lane.unsent:
+                reply = lane.unsent.popleft()
+                if not self._answer(lane, reply):
+                    lane.unsent.appendleft(reply)
+                    return
+            if lane.end.state != DEAD:
+                self._loop.add_reader(lane.end.fileno(), self._on_doorbell, lane)
+                self._give_back(lane)
 
     def _break(self, lane: Lane, reason: str) -> None:
         """The container cannot be worked with any more; its calls end when its process has."""
         self._loop.remove_reader(lane.end.fileno())
+        lane.failed += [call for call, _, kind, _, _, _, _ in lane.unsent if kind != PART]
         lane.unsent.clear()
         lane.end.mark_dead()
         self._on_broken(lane.container, f"it broke its lane: {reason}")
@@ -419,7 +431,7 @@ class Lanes:
     def trim_idle(self) -> None:
         """Give back the memory of lanes that have had no call since this was last called."""
         for lane in self._lanes.values():
-            if lane.calls or lane.last_call == lane.trimmed_call:
+            if lane.end.calls or lane.unsent or lane.last_call == lane.trimmed_call:
                 continue
             if lane.last_call == lane.seen_call:
                 lane.end.trim()

@@ -24,10 +24,11 @@ def identity_of(pid: int) -> Identity:
     except (FileNotFoundError, ProcessLookupError) as exc:
         raise ProcessLookupError(f"no process {pid}") from exc
     fields_after_name = stat.rpartition(")")[2].split()
-    return Identity(_boot_id(), pid, int(fields_after_name[_START_TICKS - 3]))
+    return Identity(boot_id(), pid, int(fields_after_name[_START_TICKS - 3]))
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Names this machine, from its start to its end."""
     return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 

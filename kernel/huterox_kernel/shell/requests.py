@@ -7,14 +7,23 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from huterox_kernel.core.events import CloseOrdered, CreateOrdered, Event, RegistrationAnswered
+from huterox_kernel.core.events import (
+    Asked,
+    CloseOrdered,
+    CreateOrdered,
+    DrainOrdered,
+    Event,
+    LeaseOrdered,
+    RegistrationAnswered,
+)
 from huterox_kernel.core.records import text_of
-from huterox_kernel.shell.lanes import Lanes
+from huterox_kernel.shell.lanes import CONTAINER, Lanes
 from huterox_kernel.shell.link import Link
 from huterox_kernel.shell.logs import Logs
 from huterox_wire.errors import Fault, HuteroxError, InvalidInput
 from huterox_wire.header import Buffer, Header
 from huterox_wire.kinds import Kind
+from huterox_wire.leases import decode_drain, decode_lease_order
 from huterox_wire.message import Message, decode, encode
 from huterox_wire.meta import AdminReplyMeta, decode_admin, encode_meta, meta_decoder
 from huterox_wire.nodes import ContainerEvent, LogArgs, decode_close, decode_create, decode_registered
@@ -76,6 +85,8 @@ class Requests:
             self._lanes.cancel(route, header)
         elif header.kind is Kind.ADMIN:
             self._on_admin(route, header, message.meta)
+        elif header.kind is Kind.LEASE:
+            self._on_lease(route, header, message.meta)
         else:
             self._lanes.answer(route, header, InvalidInput(f"a kernel takes no {header.kind.name} by a route"))
 
@@ -90,6 +101,13 @@ class Requests:
             return
         reply = encode(Kind.REPLY, header.request_id, header.handle, 0, encode_meta(AdminReplyMeta(result)))
         self._link.send_frames(route, reply)
+
+    def _on_lease(self, route: bytes, header: Header, meta: Buffer) -> None:
+        """Raises InvalidInput: it makes no sense."""
+        order = decode_lease_order(meta)
+        if int.from_bytes(route[CONTAINER], "little") != order.container:
+            raise InvalidInput(f"a LEASE for container {text_of(order.container)} by the route to another")
+        self._feed(LeaseOrdered(order, Asked(route, header.request_id, header.handle)))
 
     def _read_log(self, args: dict[str, object]) -> dict[str, object]:
         try:
@@ -120,6 +138,8 @@ class Requests:
                 self._on_create(meta)
             case Kind.CLOSE:
                 self._feed(CloseOrdered(decode_close(meta)))
+            case Kind.DRAIN:
+                self._feed(DrainOrdered(decode_drain(meta)))
             case _:
                 raise InvalidInput(f"a kernel takes no {kind.name}")
 

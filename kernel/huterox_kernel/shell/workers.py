@@ -3,8 +3,10 @@
 import os
 import socket
 from asyncio import AbstractEventLoop, TimerHandle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
+
+from msgspec import Struct
 
 from huterox_kernel.core.events import (
     Event,
@@ -18,11 +20,23 @@ from huterox_kernel.core.events import (
 from huterox_kernel.core.records import text_of
 from huterox_kernel.shell import processes
 from huterox_kernel.shell.logs import Logs
+from huterox_kernel.shell.mailbox import Mailbox
 from huterox_kernel.shell.probes import oom_kill_count
 from huterox_kernel.shell.processes import Identity
 from huterox_kernel.shell.zygotes import Order, Zygotes
 from huterox_kernel.worker import control
-from huterox_kernel.worker.control import Close, ControlError, Decoder, Failed, Progress, Ready, Start, StartSent
+from huterox_kernel.worker.control import (
+    Close,
+    ControlError,
+    Decoder,
+    Failed,
+    LaneBroken,
+    LaneDropped,
+    Progress,
+    Ready,
+    Start,
+    StartSent,
+)
 from huterox_shm.lane import LaneDescriptors
 from huterox_wire.nodes import ModelSpec
 
@@ -33,11 +47,12 @@ _MESSAGES_MAX: Final = 64  # of one worker in one turn of the loop
 class Worker:
     """One worker process, as the kernel holds it."""
 
-    __slots__ = ("container", "control", "exit_timer", "identity", "killed", "pid", "pidfd", "status")
+    __slots__ = ("container", "control", "exit_timer", "identity", "killed", "mailbox", "pid", "pidfd", "status")
 
-    def __init__(self, container: int, sock: socket.socket) -> None:
+    def __init__(self, container: int, sock: socket.socket, mailbox: Mailbox) -> None:
         self.container = container
         self.control = sock
+        self.mailbox = mailbox
         self.pid = 0
         self.pidfd = -1
         self.identity: Identity | None = None
@@ -53,6 +68,7 @@ class Workers:
         feed: takes events.
         on_ready: takes a worker that has loaded, and its timings; the event follows once it has been measured.
         on_exit: called at once when a process has ended, before it is known how.
+        on_lane: takes what a worker says of a caller's lane. May raise ControlError.
     """
 
     def __init__(
@@ -64,6 +80,7 @@ class Workers:
         feed: Callable[[Event], None],
         on_ready: Callable[[Worker, dict[str, float]], None],
         on_exit: Callable[[int], None],
+        on_lane: Callable[[int, LaneBroken | LaneDropped], None],
     ) -> None:
         self._loop = loop
         self._logs = logs
@@ -72,18 +89,19 @@ class Workers:
         self._feed = feed
         self._on_ready = on_ready
         self._on_exit = on_exit
+        self._on_lane = on_lane
         self._workers: dict[int, Worker] = {}
         self._oom_kills = oom_kill_count()
 
-    def start(self, container: int, model: ModelSpec, lane: LaneDescriptors, zygotes: Zygotes) -> None:
-        """Order a process and leave in its socket what it is to serve. `lane` stays the giver's."""
+    def start(self, container: int, model: ModelSpec, lane: LaneDescriptors, ledger: int, zygotes: Zygotes) -> None:
+        """Order a process and leave in its socket what it is to serve. `lane` and `ledger` stay the giver's."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        worker = self._workers[container] = Worker(container, ours)
+        worker = self._workers[container] = Worker(container, ours, Mailbox(self._loop, ours))
         with theirs:
             start_file = control.write_start(Start(container, model, self._torch_threads))
             try:
-                control.send(worker.control, StartSent(), [start_file, *lane])
+                control.send(worker.control, StartSent(), [start_file, *lane, ledger])
             finally:
                 os.close(start_file)
             log = self._logs.open(text_of(container))
@@ -92,11 +110,18 @@ class Workers:
 
     def ask_to_close(self, container: int) -> None:
         """Tell a worker to finish and end."""
-        worker = self._workers[container]
-        try:
-            control.send(worker.control, Close())
-        except OSError:  # it has ended, or reads nothing: its pidfd or its grace will tell
-            return
+        self._workers[container].mailbox.post(Close())
+
+    def post(self, container: int, message: Struct, descriptors: Sequence[int]) -> None:
+        """Send a packet to a worker, now or later; the descriptors stay the giver's.
+
+        Raises:
+            OSError: there is no such worker, or no descriptor to keep.
+        """
+        worker = self._workers.get(container)
+        if worker is None:
+            raise ProcessLookupError(f"container {text_of(container)} has no process")
+        worker.mailbox.post(message, descriptors)
 
     def kill(self, container: int, zygotes: Zygotes) -> None:
         """Kill a worker, or take back the order for it."""
@@ -122,6 +147,7 @@ class Workers:
         if worker is None:
             return
         self._stop_listening(worker)
+        worker.mailbox.close()
         worker.control.close()
         if worker.pidfd >= 0:
             os.close(worker.pidfd)
@@ -182,6 +208,8 @@ class Workers:
                 self._on_ready(worker, timings_s)
             case Failed(reason=reason, traceback=traceback):
                 self._feed(WorkerFailed(worker.container, reason, traceback))
+            case LaneBroken() | LaneDropped():
+                self._on_lane(worker.container, message)
 
     def _on_pidfd(self, worker: Worker) -> None:
         """The process has ended. Its last words and its status may still be on their way."""

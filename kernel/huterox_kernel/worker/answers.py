@@ -1,97 +1,157 @@
-"""Answers written straight into the lane: one complete packed message to a block, one copy for each result array."""
+"""Answers written straight into the lane, one copy for each result array.
 
+A whole message goes to whoever asked in whole messages: the kernel, which sends it on as it is. A caller that numbers
+its requests gets numbered answers: it is told each form once, and then gets the tensors alone.
+
+What is written here is claimed and not yet published. Where no block is free, LaneFull: the answer waits, with whoever
+runs the calls, for the caller to release some.
+"""
+
+import sys
 import time
 from typing import Any, Final
 
-from huterox_kernel.worker.results import Results, write
+import numpy as np
+
+from huterox_kernel.worker.outputs import Outputs
+from huterox_kernel.worker.results import Layouts, key_of, take_apart, write
 from huterox_shm.errors import LaneFull, LaneTooSmall
-from huterox_shm.lane import ERROR, PART, REPLY, ContainerEnd
-from huterox_wire.errors import Busy, HuteroxError, TooLarge
+from huterox_shm.lane import DEFINES, ERROR, PART, REPLY, ContainerEnd
+from huterox_shm.slab import SMALL_NBYTES_MAX
+from huterox_wire.errors import Busy, HuteroxError, ModelError, TooLarge
+from huterox_wire.forms import Form, SentForms
 from huterox_wire.header import HEADER_NBYTES, pack_header
 from huterox_wire.kinds import Flag, Kind
 from huterox_wire.limits import BUDGET_US_MAX
 from huterox_wire.meta import error_meta
 
-ROOM_WAIT_S: Final = 30.0
-"""How long an answer waits for a caller that holds all of the lane's memory."""
-
 _PACKED: Final = int(Flag.PACKED)
 _KINDS: Final = {REPLY: int(Kind.REPLY), PART: int(Kind.PART), ERROR: int(Kind.ERROR)}
 
-Block = tuple[int, int, int]
-"""Kind in the ring, offset, nbytes: what is published."""
+
+Written = tuple[int, int, int, int, int]
+"""An answer in its block, as it is published: (kind, offset, nbytes, form, flags). nbytes 0: it has no block."""
+
+NO_ROOM: Final[Written] = (ERROR, 0, 0, 0, 0)
+"""An answer without a block, which says just that."""
 
 
 class Answers:
-    """Fills reply blocks of one lane. What it returns is claimed, not yet published."""
+    """Fills reply blocks of one lane."""
 
     def __init__(self, lane: ContainerEnd) -> None:
         self._lane = lane
-        self._results = Results()
+        self._layouts = Layouts()
+        self._forms = SentForms()
+        self._form = self._forms.get
+        self._out = lane.out
+        self.outputs = Outputs(lane)
         self.told_ns = 0
         """Until when the worker's time on the running call has been told. Set where a call begins."""
 
     def lap_us(self) -> int:
-        """Hot path. How long the worker was busy since it last told: the parts of a stream add up to the whole."""
+        """How long the worker was busy since it last told: the parts of a stream add up to the whole."""
         now_ns = time.monotonic_ns()
         busy_us = (now_ns - self.told_ns) // 1000
         self.told_ns = now_ns
         return busy_us if busy_us < BUDGET_US_MAX else BUDGET_US_MAX
 
-    def values(self, kind: int, request_id: int, handle: int, result: Any, deadline_us: int) -> Block:
+    # --- whole messages ---------------------------------------------------------------------------------------------
+
+    def whole(self, kind: int, request_id: int, handle: int, result: Any) -> Written:
         """Hot path. A REPLY or PART that carries a result: a mapping as it is, anything else as "result".
 
         Raises:
             ModelError: the model returned what is not carried.
             TooLarge: it can never fit.
-            Busy: the caller holds the lane's memory for too long.
+            LaneFull: it does not fit now.
         """
-        form, buffers = self._results.take_apart(result)
-        nbytes, tensor_count, meta_nbytes, _, _ = form
-        offset = self._claim(nbytes, deadline_us)
+        layout, buffers = self._layouts.take_apart(result)
+        nbytes, tensor_count, meta_nbytes, _, _ = layout
+        offset = self._claim(nbytes)
         view = self._lane.write_view(offset, nbytes)
-        write(form, buffers, view)
+        write(layout, buffers, view)
         view[:HEADER_NBYTES] = pack_header(
             _KINDS[kind], _PACKED, tensor_count, request_id, handle, self.lap_us(), meta_nbytes
         )
-        return kind, offset, nbytes
+        return kind, offset, nbytes, 0, 0
 
-    def error(self, request_id: int, handle: int, error: HuteroxError, deadline_us: int = 0, busy_us: int = 0) -> Block:
-        """An ERROR. Without room for even that, an answer without a block, which says just that."""
+    def error(self, request_id: int, handle: int, error: HuteroxError, busy_us: int = 0) -> Written:
+        """An ERROR. Without room for even that, `NO_ROOM`."""
         meta = error_meta(error)
         nbytes = HEADER_NBYTES + len(meta)
         try:
-            offset = self._claim(nbytes, deadline_us)
-        except (Busy, TooLarge):
-            return ERROR, 0, 0
+            offset = self._claim(nbytes)
+        except (LaneFull, TooLarge):
+            return NO_ROOM
         view = self._lane.write_view(offset, nbytes)
         view[:HEADER_NBYTES] = pack_header(Kind.ERROR, _PACKED, 0, request_id, handle, busy_us, len(meta))
         view[HEADER_NBYTES:] = meta
-        return ERROR, offset, nbytes
+        return ERROR, offset, nbytes, 0, 0
 
-    def publish_part(self, call_id: int, block: Block, deadline_us: int) -> None:
-        """Publish a PART and make it visible; waits for a place in the ring. Raises Busy."""
-        lane = self._lane
-        kind, offset, nbytes = block
-        until_s = 0.0
-        while True:
-            try:
-                lane.publish_reply(kind, call_id, offset, nbytes, request_released=False)
-                return lane.flush()
-            except LaneFull:
-                until_s = until_s or _room_until_s(deadline_us)
-                try:
-                    self._wait(until_s)
-                except Busy:
-                    lane.abandon(offset)
-                    raise
+    # --- numbered forms ---------------------------------------------------------------------------------------------
 
-    def _claim(self, nbytes: int, deadline_us: int) -> int:
-        """Hot path. A block; waits for the caller to release some where all are taken."""
+    def numbered(self, kind: int, result: Any, call_id: int) -> Written:
+        """Hot path. The same for a caller that numbers its requests. Raises as `whole`."""
+        key = key_of(result)
+        if key is None or (form := self._form(key) or self._tell_form(key, result, call_id)) is None:
+            return self.whole(kind, 0, 0, result)
+        nbytes = form.nbytes
+        if not nbytes:
+            return kind, 0, 0, form.number, 0
+        if len(form.tensors) == 1:
+            value = next(iter(result.values())) if type(result) is dict else result
+            if offset := self.outputs.take(value):
+                return kind, offset, nbytes, form.number, 0
+        offset = self._claim(nbytes)
+        views = form.views.get(offset) or form.views_at(self._lane.writable, offset)
+        for view, value in zip(views, result.values() if type(result) is dict else (result,), strict=True):
+            if type(value) is np.ndarray:
+                view[...] = value
+            else:
+                _copy_tensor(view, value)
+        return kind, offset, nbytes, form.number, 0
+
+    def array(self, array: np.ndarray[Any, Any], call_id: int) -> Written:
+        """Hot path. `numbered` for a REPLY that is one array."""
+        form = self._form((array.dtype, array.shape))
+        if form is None or not form.nbytes:
+            return self.numbered(REPLY, array, call_id)
+        if stack := form.stack:
+            self._out[offset := stack.pop()] = form.order
+        else:
+            offset = self._claim(form.nbytes)
+        view = form.view.get(offset)
+        if view is None:
+            view = form.views_at(self._lane.writable, offset)[0]
+        view[...] = array
+        return REPLY, offset, form.nbytes, form.number, 0
+
+    def _tell_form(self, key: tuple[Any, ...], result: Any, call_id: int) -> Form | None:
+        """Give a result's form a number and tell the caller. None: there is no room for that now."""
+        meta, specs, _ = take_apart(result)
+        if not specs:
+            return None
+        try:
+            offset = self._claim(len(meta))
+        except LaneFull:
+            return None
+        self._lane.write_view(offset, len(meta))[:] = meta
+        form = self._forms.add(key, meta, specs)
+        try:
+            self._lane.publish_part(DEFINES, call_id, offset, len(meta), form.number)
+        except LaneFull:
+            self._lane.abandon(offset)
+            self._forms.forget(key)
+            return None
+        if form.nbytes <= SMALL_NBYTES_MAX:
+            form.stack = self._lane.free[form.order]
+        return form
+
+    def _claim(self, nbytes: int) -> int:
+        """Hot path. Raises LaneFull, TooLarge."""
         try:
             return self._lane.claim(nbytes)
-        except LaneFull:
-            return self._claim_later(nbytes, _room_until_s(deadline_us))
         except LaneTooSmall as exc:
             raise TooLarge(
                 f"the answer needs {exc.need} bytes; the lane carries at most {exc.limit}",
@@ -99,27 +159,25 @@ class Answers:
                 limit=exc.limit,
             ) from exc
 
-    def _claim_later(self, nbytes: int, until_s: float) -> int:
-        while True:
-            self._wait(until_s)
-            try:
-                return self._lane.claim(nbytes)
-            except LaneFull:
-                continue
-
-    def _wait(self, until_s: float) -> None:
-        left_s = until_s - time.monotonic()
-        if left_s <= 0 or not self._lane.wait_for_room(left_s):
-            stats = self._lane.slab_stats()
-            raise Busy(
-                f"the caller still holds {stats.lent_count} answers of {stats.lent_nbytes} bytes in this lane",
-                held_count=stats.lent_count,
-                held_nbytes=stats.lent_nbytes,
-                executed="yes",
-            )
+    def no_room(self) -> Busy:
+        """What to say where the caller has not released any block for too long."""
+        stats = self._lane.slab_stats()
+        return Busy(
+            f"the caller still holds {stats.out_count} answers of {stats.out_nbytes} bytes in this lane",
+            held_count=stats.out_count,
+            held_nbytes=stats.out_nbytes,
+            executed="yes",
+        )
 
 
-def _room_until_s(deadline_us: int) -> float:
-    """Until when an answer may wait for room: the call's deadline, but not for ever."""
-    until_s = time.monotonic() + ROOM_WAIT_S
-    return min(until_s, deadline_us / 1e6) if deadline_us else until_s
+def _copy_tensor(view: np.ndarray[Any, Any], tensor: Any) -> None:
+    """A torch tensor of any device straight into the lane's memory."""
+    torch = sys.modules["torch"]
+    try:
+        if tensor.dtype is torch.bfloat16:
+            target = torch.from_numpy(view.view(np.uint16)).view(torch.bfloat16)
+        else:
+            target = torch.from_numpy(view)
+        target.copy_(tensor.detach())
+    except (TypeError, RuntimeError) as exc:
+        raise ModelError(f"the model returned what is not carried: a torch tensor of {tensor.dtype}: {exc}") from exc

@@ -2,220 +2,463 @@
 
 A call is refused before it runs if its time is over or its inputs are wrong. Whatever the model's code raises becomes a
 ModelError; nothing that a caller sends and nothing that a model raises ends the worker.
+
+Answers of short calls are told together (`FLUSH_NS`): a wake-up of the caller costs more than such a call. An answer
+for which the caller leaves no room waits in its lane (`retry`), and other lanes go on.
 """
 
 import inspect
+import struct
 import time
 import weakref
 from collections import deque
 from collections.abc import Generator
+from math import inf
 from sys import getrefcount
 from typing import Any, Final
 
-from huterox_kernel.worker.answers import Answers, Block
-from huterox_kernel.worker.inputs import Expected, RequestBytes, bytes_of
-from huterox_kernel.worker.plans import Plans
+import numpy as np
+
+from huterox_kernel.worker.answers import Answers, Written
+from huterox_kernel.worker.inputs import Expected, RequestBytes
+from huterox_kernel.worker.plans import Plan, Plans
 from huterox_kernel.worker.runtimes.base import Model
 from huterox_kernel.worker.tracebacks import model_error
-from huterox_shm.lane import CALL, ERROR, PART, REPLY, ContainerEnd, Request
+from huterox_shm.errors import LaneFull
+from huterox_shm.lane import (
+    BEGUN,
+    CALL,
+    DEFINES,
+    ERROR,
+    INDIRECT,
+    PART,
+    REPLY,
+    REQUEST_RELEASED,
+    STREAM,
+    ContainerEnd,
+    Request,
+)
 from huterox_wire.errors import CallerError, Cancelled, DeadlineExceeded, HuteroxError, InvalidInput, ModelError
-from huterox_wire.header import Header, unpack_header
+from huterox_wire.header import unpack_header
 
-SLOW_US: Final = 200
-"""After a call that took longer, look for cancellations before the next one."""
+FLUSH_NS: Final = 50_000
+"""An answer is told after so long at the latest, unless the call after it takes longer."""
 
-_OUR_REFERENCES: Final = 2  # the local variable, and the argument of getrefcount
+ROOM_WAIT_S: Final = 5.0
+"""How long an answer waits for a caller that holds all of the lane's memory."""
+
+STREAM_ROOM_WAIT_S: Final = 1.0
+"""The same for a part of a stream; the whole container waits with it."""
+
+_REFERENCE: Final = struct.Struct("<QQ")
+_REMEMBERED: Final = 3  # references to a block that nobody kept: its plan's, the local variable, getrefcount's
+_OWN: Final = 2  # the same for one in a list that no plan remembers
+_STOP: Final = 1 << 62
+_ndarray = np.ndarray
+_UNKNOWN: Final = InvalidInput("this number was never told to stand for anything")
+
+Item = Request
+"""A call as it was taken from the ring: (CALL, flags, call_id, offset, nbytes, signature, deadline_us)."""
 
 
 class Calls:
-    """Serves one lane with one model."""
+    """Serves one lane with one model.
 
-    def __init__(self, lane: ContainerEnd, model: Model, expected: Expected) -> None:
+    `kept` are calls that have ended while the model still holds bytes of their request. `retry_at_s` is when an answer
+    that waits for room gives up, else inf.
+    """
+
+    def __init__(
+        self, lane: ContainerEnd, model: Model, expected: Expected, *, stream_room_wait_s: float = STREAM_ROOM_WAIT_S
+    ) -> None:
         self.lane = lane
-        self.kept: set[int] = set()  # blocks of requests whose bytes the model still holds
+        self.kept: set[int] = set()
+        self.retry_at_s = inf
         self._plans = Plans(model, expected)
-        self._inputs: RequestBytes | None = None  # of the running call, where it has tensors
+        self._numbered = self._plans.numbered
         self._answers = Answers(lane)
-        self._queue: deque[Request] = deque()
-        self._running: int | None = None
+        self._queue: deque[Item] = deque()
+        self._overtaken: dict[int, Plan | HuteroxError] = {}  # queued calls whose number has come to mean another form
+        self._stream_room_wait_s = stream_room_wait_s
+        self._header = lane.header
+        self._running = 0
         self._cancelled = False  # the running call
-        self._is_slow = False
+        self._waiting: tuple[Item, list[Any], list[RequestBytes]] | None = None  # a result that waits for room
 
-    def step(self) -> bool:
-        """Hot path. Run one call, if there is one; are there more that have been taken already?
+    # --- turns ------------------------------------------------------------------------------------------------------
+
+    def step(self, calls_max: int) -> bool:
+        """Hot path. Run up to `calls_max` calls; are there more that can be run now?
 
         Raises:
             LaneDead, PeerProtocolError: the lane is over.
         """
         queue = self._queue
-        if not queue or self._is_slow:
+        if not queue:
             self._take()
-            if not queue:
-                return False
-        self._run(queue.popleft())
+        if self._waiting is not None and not self._retry():
+            return False
+        run = self._run
+        left = calls_max
+        now_ns = begun_ns = time.monotonic_ns()
+        flush_at_ns = now_ns + FLUSH_NS
+        while queue and left:
+            left -= 1
+            now_ns = run(queue.popleft(), now_ns)
+            if now_ns >= flush_at_ns:
+                if self._waiting is not None:
+                    break
+                self._flush(calls_max - left, now_ns - begun_ns)
+                self._take()  # cancellations, before the next one is begun
+                calls_max, begun_ns, flush_at_ns = left, now_ns, now_ns + FLUSH_NS
+        if self._waiting is not None:
+            self._flush(calls_max - left - 1, 0)
+            return False
+        self._flush(calls_max - left, now_ns - begun_ns)
         return bool(queue)
 
+    def _flush(self, calls: int, busy_ns: int) -> None:
+        """Hot path. Count the calls of a batch and make their answers visible."""
+        self.lane.count(calls, busy_ns // 1000)
+        self.lane.flush()
+
     def look(self) -> bool:
-        """Take what has come; is there a call to run? Raises as `step`."""
+        """Take what has come; is there a call that can be run? Raises as `step`."""
         self._take()
-        return bool(self._queue)
+        return bool(self._queue) or self._waiting is not None
+
+    def flush(self) -> None:
+        """Tell releases that wait for the next answer. Raises as `step`."""
+        if self.lane.releases_pending:
+            self.lane.flush_releases()
+
+    def close(self) -> None:
+        """Let go of the lane; its calls are forgotten."""
+        self._queue.clear()
+        self._waiting = None
+        self.lane.close()
 
     def _take(self) -> None:
-        for request in self.lane.take():
-            if request.kind == CALL:
-                self._queue.append(request)
+        """Hot path."""
+        requests = self.lane.take()
+        if self.lane.took_calls_only:
+            self._queue.extend(requests)
+            return
+        for request in requests:
+            kind, flags, call_id, *_ = request
+            if kind != CALL:
+                self._cancel(call_id)
+                continue
+            if flags & DEFINES:
+                self._define(request)
             else:
-                self._cancel(request.call_id)
+                self._queue.append(request)
+
+    def _define(self, request: Request) -> None:
+        """At once, and before the calls that have this number. Calls of an older meaning may still be queued."""
+        _, _, call_id, offset, nbytes, number, _ = request
+        known = self._numbered(number)
+        if known is not None:
+            self._overtaken.update((item[2], known) for item in self._queue if item[5] == number)
+        try:
+            self._plans.define(number, bytes(self.lane.view(offset, nbytes)))
+        except HuteroxError as exc:
+            self._end(request, self._answers.error(0, 0, exc), [])
+        else:
+            self.lane.publish_reply(REPLY, REQUEST_RELEASED, call_id, 0, 0)
 
     def _cancel(self, call_id: int) -> None:
         """End a queued call now; mark the running one. A call that is neither has ended already."""
         if call_id == self._running:
             self._cancelled = True
             return
-        for request in self._queue:
-            if request.call_id == call_id:
-                self._queue.remove(request)
-                self._refuse(request, Cancelled("cancelled before the call was started"))
+        for item in self._queue:
+            if item[2] == call_id:
+                self._queue.remove(item)
+                self._refuse(item, Cancelled("cancelled before the call was started"))
+                self.lane.flush()
                 return
 
-    def _refuse(self, request: Request, error: HuteroxError) -> None:
-        _, call_id, offset, nbytes, deadline_us, _ = request
-        request_id, handle = _identity(self.lane.view(offset, nbytes))
-        block = self._answers.error(request_id, handle, error, deadline_us)
-        self.lane.publish_reply(*_final(block, call_id), request_released=True)
-        self.lane.flush()
+    def _refuse(self, item: Item, error: HuteroxError) -> None:
+        """End a call that is not run."""
+        request_id, handle = self._identity(item)
+        self._end(item, self._answers.error(request_id, handle, error), [])
+        self.lane.count(1, 0)
 
-    def _run(self, request: Request) -> None:
-        """Hot path. Run one call and publish its answer."""
+    # --- one call ---------------------------------------------------------------------------------------------------
+
+    def _run(self, item: Item, now_ns: int) -> int:
+        """Hot path. Run one call and publish its answer; returns the time, `_STOP` where the answer waits.
+
+        Written out for the most common call: one NumPy array in, its form known; what is special leaves early.
+        """
+        _, flags, call_id, offset, nbytes, signature, deadline_us = item
+        plan = self._numbered(signature)
+        if flags or type(plan) is not Plan or plan.single is None or nbytes != plan.nbytes or self._overtaken:
+            return self._run_any(item, now_ns)
+        # Before anything of the call runs: should the process die, nobody must call it unstarted.
+        self._header[BEGUN] = call_id
         lane = self.lane
-        _, call_id, offset, nbytes, deadline_us, stream = request
-        # From before anything of the call runs until its answer can be seen: should the process die in between, the
-        # kernel must not call it unstarted.
-        lane.begin(call_id)
-        self._answers.told_ns = started_ns = time.monotonic_ns()
+        if deadline_us and now_ns > deadline_us * 1000:
+            return self._end(item, self._write_error(item, _late(deadline_us, now_ns)), [])
+        block = plan.blocks.get(offset)
+        if block is None:
+            block = plan.block(lane, offset)
+        name, dtype, shape, _, _, _, _ = plan.single
         self._running = call_id
-        self._cancelled = False
-        kind, at, size = self._answer(lane.view(offset, nbytes), call_id, deadline_us, stream, started_ns)
-        self._running = None
-        inputs, self._inputs = self._inputs, None
-        released = inputs is None or getrefcount(inputs) == _OUR_REFERENCES
-        lane.publish_reply(kind, call_id, at, size, request_released=released)
-        lane.flush()
-        if inputs is not None and not released:
-            self._keep(inputs, offset)
-        busy_us = (self._answers.told_ns - started_ns) // 1000
-        self._is_slow = busy_us > SLOW_US
-        lane.end(call_id, busy_us, kind == ERROR)
-
-    def _keep(self, inputs: RequestBytes, offset: int) -> None:
-        """The model has kept a view of its input: release the request's block when the last one is gone."""
-        self.kept.add(offset)
-        weakref.finalize(inputs, self._release, offset).atexit = False
-
-    def _release(self, offset: int) -> None:
-        """Runs in a garbage collection, in any thread."""
-        self.kept.discard(offset)
-        self.lane.release_request(offset)
-
-    def _answer(self, view: memoryview, call_id: int, deadline_us: int, stream: bool, started_ns: int) -> Block:
-        """Hot path. The call's final answer, written but not published. Leaves no reference to the inputs behind."""
+        written: Written | None
         try:
-            if deadline_us and started_ns > deadline_us * 1000:
-                raise _late(deadline_us, started_ns)
-            header = unpack_header(view)
-            result = self._invoke(header, view)
-            if isinstance(result, Generator):
-                return self._stream(result, header, call_id, deadline_us, stream)
-            return self._answers.values(REPLY, header.request_id, header.handle, result, deadline_us)
-        except HuteroxError as exc:
-            request_id, handle = _identity(view)
-            return self._answers.error(request_id, handle, exc, busy_us=self._answers.lap_us())
+            result = plan.function(**{name: _ndarray(shape, dtype, block)})
+            kind = type(result)
+            if kind is _ndarray:
+                written = self._answers.array(result, call_id)
+            else:
+                written = self._answers.numbered(REPLY, result, call_id) if kind is dict else None
+        except LaneFull:
+            written = None
+        except BaseException as exc:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a model end its call only
+            written = self._write_error(item, _error_of(exc))
+            result = None
+        if written is None or written[0] != REPLY:
+            blocks, results = [block], [result]
+            del block, result  # whoever counts references must not find ours
+            if written is not None:
+                return self._end(item, written, blocks)
+            self._cancelled = False
+            self._answers.told_ns = now_ns
+            return self._answer(item, results, blocks)
+        result = None
+        self._running = 0
+        _, at, size, form, told = written
+        if getrefcount(block) > _REMEMBERED:
+            del plan.blocks[offset]
+            self._keep([block], call_id)
+        else:
+            told |= REQUEST_RELEASED
+        lane.publish_reply(REPLY, told, call_id, at, size, form)
+        return time.monotonic_ns()
 
-    def _invoke(self, header: Header, view: memoryview) -> Any:
-        """Hot path. Decode, check, call the model.
+    def _run_any(self, item: Item, now_ns: int) -> int:
+        """The same for every other call."""
+        self._running = self._header[BEGUN] = item[2]
+        self._cancelled = False
+        self._answers.told_ns = now_ns
+        blocks: list[RequestBytes] = []
+        results: list[Any] = []
+        written: Written | None = None
+        try:
+            if item[6] and now_ns > item[6] * 1000:
+                raise _late(item[6], now_ns)
+            results.append(self._invoke(item, blocks))
+        except HuteroxError as exc:
+            written = self._write_error(item, exc)
+        if written is not None:  # not before the exception is gone, whose frames hold the inputs
+            return self._end(item, written, blocks)
+        return self._answer(item, results, blocks)
+
+    def _invoke(self, item: Item, blocks: list[RequestBytes]) -> Any:
+        """Find the inputs and call the model. `blocks` is filled with what the inputs are made over.
 
         Raises:
             HuteroxError: of the caller's making, or ModelError.
         """
-        plan = self._plans.plan(header, view)
-        if plan.inputs:
-            self._inputs = bytes_of(view)
-            values = plan.values(view, self._inputs)
+        _, flags, call_id, offset, nbytes, signature, _ = item
+        lane = self.lane
+        if not signature:
+            plan = self._plans.plan(lane.view(offset, nbytes))
         else:
-            values = plan.params.copy()
-        method = plan.method
+            known = self._overtaken.pop(call_id, None) or self._numbered(signature, _UNKNOWN)
+            if isinstance(known, HuteroxError):
+                raise known.with_traceback(None)
+            plan = known
+        if flags & INDIRECT:
+            self._refer(plan, offset, nbytes, blocks)
+            values = plan.values_of(blocks)
+        else:
+            if nbytes != plan.nbytes:
+                raise InvalidInput(f"a call of form {signature} has {plan.nbytes} bytes, got {nbytes}")
+            if plan.inputs:
+                blocks.append(plan.bytes_at(lane, offset, nbytes))
+                values = plan.values(blocks[0])
+            else:
+                values = plan.params.copy()
+        if plan.method.allocates:
+            values["allocate"] = self._answers.outputs.allocate
         try:
-            result = method(values)
-        except CallerError:
-            raise
-        except BaseException as exc:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a model end its call only
-            raise model_error(exc) from None
-        if inspect.iscoroutine(result):
-            result.close()
-            raise ModelError(f"{method.name}() is a coroutine function; a model's methods are plain or generators")
-        return result
+            return plan.function(**values)
+        except BaseException as exc:  # noqa: BLE001 - as in _run
+            raise _error_of(exc) from None
 
-    def _stream(
-        self,
-        parts: Generator[Any, Any, Any],
-        header: Header,
-        call_id: int,
-        deadline_us: int,
-        stream: bool,
-    ) -> Block:
+    def _refer(self, plan: Plan, offset: int, nbytes: int, blocks: list[RequestBytes]) -> None:
+        """Find the blocks of a call whose tensors lie apart."""
+        lane = self.lane
+        table = bytes(lane.view(offset, nbytes))  # copied before it is checked
+        if nbytes != len(plan.inputs) * _REFERENCE.size:
+            raise InvalidInput(f"{len(plan.inputs)} tensors, and references of {nbytes} bytes")
+        for item, (at, size) in zip(plan.inputs, _REFERENCE.iter_unpack(table), strict=True):
+            if size != item.nbytes:
+                raise InvalidInput(f"{item.name!r} needs {item.nbytes} bytes, its block has {size}")
+            lane.check_block(at, size)
+            blocks.append(plan.bytes_at(lane, at, size))
+
+    # --- answers ----------------------------------------------------------------------------------------------------
+
+    def _answer(self, item: Item, results: list[Any], blocks: list[RequestBytes]) -> int:
+        """Write the answer that is the one element of `results`; where there is no room, it waits."""
+        result = results.pop()
+        try:
+            if inspect.iscoroutine(result):
+                result.close()
+                raise ModelError("a model's methods are plain or generators; this one is a coroutine function")
+            write = self._stream if isinstance(result, Generator) else self._write
+            written = write(REPLY, item, result)
+        except LaneFull:
+            self._waiting = (item, [result], blocks)
+            deadline_us = item[6]
+            give_up_s = time.monotonic() + ROOM_WAIT_S
+            self.retry_at_s = min(give_up_s, deadline_us / 1e6) if deadline_us else give_up_s
+            return _STOP
+        except HuteroxError as exc:
+            written = self._write_error(item, exc)
+        result = None
+        return self._end(item, written, blocks)
+
+    def _retry(self) -> bool:
+        """Once more for an answer that waits for room. False: it waits on."""
+        if self._waiting is None:
+            return True
+        item, results, blocks = self._waiting
+        self._waiting = None
+        give_up_s, self.retry_at_s = self.retry_at_s, inf
+        if time.monotonic() >= give_up_s:
+            results.clear()
+            self._end(item, self._write_error(item, self._answers.no_room()), blocks)
+        elif self._answer(item, results, blocks) == _STOP:
+            self.retry_at_s = give_up_s
+            return False
+        self._flush(1, 0)
+        return True
+
+    def _write(self, kind: int, item: Item, result: Any) -> Written:
+        """Hot path for whole messages. Raises as `Answers.whole`."""
+        if item[5]:
+            return self._answers.numbered(kind, result, item[2])
+        request_id, handle = self._identity(item)
+        return self._answers.whole(kind, request_id, handle, result)
+
+    def _write_error(self, item: Item, error: HuteroxError) -> Written:
+        request_id, handle = self._identity(item)
+        return self._answers.error(request_id, handle, error, self._answers.lap_us())
+
+    def _end(self, item: Item, written: Written, blocks: list[RequestBytes]) -> int:
+        """Hot path for whole messages. Publish the final answer; returns the time."""
+        _, _, call_id, offset, _, signature, _ = item
+        if signature and type(plan := self._numbered(signature)) is Plan:
+            plan.blocks.pop(offset, None)
+        kept = [index for index in range(len(blocks)) if getrefcount(blocks[index]) > _OWN]
+        if call_id == self._running:  # not where a queued call is refused between two parts of a stream
+            self._running = 0
+        kind, at, nbytes, form, flags = written
+        if kept:
+            self._keep([blocks[index] for index in kept], call_id)
+        else:
+            flags |= REQUEST_RELEASED
+        self.lane.publish_reply(kind, flags, call_id, at, nbytes, form)
+        self._answers.outputs.settle()
+        if kind == ERROR:
+            self.lane.count_error()
+        return time.monotonic_ns()
+
+    def _keep(self, blocks: list[RequestBytes], call_id: int) -> None:
+        """The model has kept views of its inputs: release the request when the last one is gone."""
+        self.kept.add(call_id)
+        left = [len(blocks)]
+        for block in blocks:
+            weakref.finalize(block, self._release, call_id, left).atexit = False
+
+    def _release(self, call_id: int, left: list[int]) -> None:
+        """Runs in a garbage collection, in any thread."""
+        left[0] -= 1
+        if not left[0]:
+            self.lane.release_request(call_id)
+            self.kept.discard(call_id)
+
+    def _identity(self, item: Item) -> tuple[int, int]:
+        """Request id and handle, zeros where there is no whole message, or one without a proper header."""
+        _, _, _, offset, nbytes, signature, _ = item
+        if signature:
+            return 0, 0
+        try:
+            header = unpack_header(self.lane.view(offset, nbytes))
+        except HuteroxError:
+            return 0, 0
+        return header.request_id, header.handle
+
+    # --- streams ----------------------------------------------------------------------------------------------------
+
+    def _stream(self, kind: int, item: Item, parts: Generator[Any, Any, Any]) -> Written:
         """Publish what the generator yields, part by part; the final answer is empty.
 
         Raises:
             InvalidInput: the caller did not ask for a stream.
-            Cancelled, DeadlineExceeded, ModelError: it ended early.
+            Cancelled, DeadlineExceeded, Busy, ModelError: it ended early.
+            LaneFull: no room for the final answer.
         """
-        answers = self._answers
-        _, _, _, request_id, handle, _, _ = header
+        deadline_us = item[6]
         try:
-            if not stream:
+            if not item[1] & STREAM:
                 raise InvalidInput("this method answers in parts: call it with stream()")
             while True:
                 try:
                     value = next(parts)
                 except StopIteration:
-                    return answers.values(REPLY, request_id, handle, {}, deadline_us)
-                except CallerError:
-                    raise
-                except BaseException as exc:  # noqa: BLE001 - as in _invoke
-                    raise model_error(exc) from None
-                block = answers.values(PART, request_id, handle, value, deadline_us)
+                    break
+                except BaseException as exc:  # noqa: BLE001 - as in _run
+                    raise _error_of(exc) from None
+                self._publish_part(item, value)
                 del value
-                answers.publish_part(call_id, block, deadline_us)
-                self._go_on(deadline_us)
+                self._take()
+                if self._cancelled:
+                    raise Cancelled("cancelled between two parts")
+                if deadline_us and time.monotonic_ns() > deadline_us * 1000:
+                    raise DeadlineExceeded("its time was over between two parts", executed="yes")
         finally:
             _close(parts)
+        return self._write(kind, item, {})
 
-    def _go_on(self, deadline_us: int) -> None:
-        """Between two parts: has the caller given up, or is its time over?"""
-        self._take()
-        if self._cancelled:
-            raise Cancelled("cancelled between two parts")
-        if deadline_us and time.monotonic_ns() > deadline_us * 1000:
-            raise DeadlineExceeded("its time was over between two parts", executed="yes")
+    def _publish_part(self, item: Item, value: Any) -> None:
+        """Publish a part and make it visible; waits for room, and the container with it. Raises Busy."""
+        lane = self.lane
+        until_s = 0.0
+        written: Written | None = None
+        while True:
+            try:
+                if written is None:
+                    written = self._write(PART, item, value)
+                _, offset, nbytes, form, flags = written
+                lane.publish_part(flags, item[2], offset, nbytes, form)
+                return lane.flush()
+            except LaneFull:
+                until_s = until_s or self._room_until_s(item[6])
+                left_s = until_s - time.monotonic()
+                if left_s <= 0 or not lane.wait_for_room(left_s):
+                    if written is not None and written[2]:
+                        lane.abandon(written[1])
+                    raise self._answers.no_room() from None
+
+    def _room_until_s(self, deadline_us: int) -> float:
+        until_s = time.monotonic() + self._stream_room_wait_s
+        return min(until_s, deadline_us / 1e6) if deadline_us else until_s
+
+
+def _error_of(exc: BaseException) -> HuteroxError:
+    """What a call ends with whose model raised: the caller's errors as they are, everything else as the model's."""
+    return exc if isinstance(exc, CallerError | ModelError) else model_error(exc)
 
 
 def _late(deadline_us: int, now_ns: int) -> DeadlineExceeded:
     late_ms = now_ns // 1_000_000 - deadline_us // 1000
     return DeadlineExceeded(f"its time was over {late_ms} ms before the call was started", executed="no")
-
-
-def _identity(view: memoryview) -> tuple[int, int]:
-    """Request id and handle of a request, zeros where it has no proper header."""
-    try:
-        header = unpack_header(view)
-    except HuteroxError:
-        return 0, 0
-    return header.request_id, header.handle
-
-
-def _final(block: Block, call_id: int) -> tuple[int, int, int, int]:
-    kind, offset, nbytes = block
-    return kind, call_id, offset, nbytes
 
 
 def _close(parts: Generator[Any, Any, Any]) -> None:

@@ -1,8 +1,11 @@
 """What kernel, zygote and worker say to each other over socket pairs: one msgpack map per packet, tagged by type.
 
-Kernel and zygote: `ForkOrder` in; `ZygoteReady`, `Forked`, `ForkFailed`, `Ended` out. Kernel and worker: `StartSent`
-and `Close` in; `Progress`, `Ready`, `Failed` out. Descriptors travel beside the packet. A `Start` may be larger than a
-packet can be, so it comes as a file.
+Kernel and zygote: `ForkOrder` in; `ZygoteReady`, `Forked`, `ForkFailed`, `Ended` out. Kernel and worker: `StartSent`,
+`AddLane`, `DropLane`, `DrainLanes` and `Close` in; `Progress`, `Ready`, `Failed`, `LaneBroken` and `LaneDropped` out.
+Descriptors travel beside the packet. A `Start` may be larger than a packet can be, so it comes as a file.
+
+The life of a caller's lane in a worker goes from `AddLane` to `LaneDropped`, which comes exactly once, whoever ended
+the lane: from then on the worker neither reads it nor counts in its slot.
 """
 
 import array
@@ -56,7 +59,7 @@ class Ended(Struct, tag=True):
 
 
 class StartSent(Struct, tag=True):
-    """Beside it: a file with a `Start`; memfd, request doorbell and reply doorbell of the worker's lane."""
+    """Beside it: a file with a `Start`; memfd, request doorbell and reply doorbell of the kernel's lane; the ledger."""
 
 
 class Start(Struct):
@@ -67,8 +70,26 @@ class Start(Struct):
     torch_threads: int = 1
 
 
+class AddLane(Struct, tag=True):
+    """Serve a caller's lane too. Beside it: its memfd, request doorbell and reply doorbell."""
+
+    lane: int
+    slot: int  # of the ledger: where the worker counts what the lane does
+    title: str  # of the service
+
+
+class DropLane(Struct, tag=True):
+    """The caller has gone: let go of its lane, whatever is in it."""
+
+    lane: int
+
+
+class DrainLanes(Struct, tag=True):
+    """Work off what is in the callers' lanes now, then let go of them."""
+
+
 class Close(Struct, tag=True):
-    """Finish what is in the lane, then end."""
+    """Finish what is in the lanes, then end."""
 
 
 class Progress(Struct, tag=True):
@@ -84,10 +105,23 @@ class Failed(Struct, tag=True):
     traceback: str
 
 
+class LaneBroken(Struct, tag=True):
+    """A caller wrote nonsense into its lane. `LaneDropped` follows."""
+
+    lane: int
+    reason: str
+
+
+class LaneDropped(Struct, tag=True):
+    """The worker has let go of a lane: what its slot of the ledger says is final."""
+
+    lane: int
+
+
 ToZygote = ForkOrder
 FromZygote = ZygoteReady | Forked | ForkFailed | Ended
-ToWorker = StartSent | Close
-FromWorker = Progress | Ready | Failed
+ToWorker = StartSent | AddLane | DropLane | DrainLanes | Close
+FromWorker = Progress | Ready | Failed | LaneBroken | LaneDropped
 
 _INT = array.array("i")
 _ENCODE = msgspec.msgpack.Encoder().encode
@@ -124,6 +158,8 @@ def send(sock: socket.socket, message: Struct, descriptors: list[int] | None = N
 def receive(sock: socket.socket, decode: Decoder) -> tuple[Any, list[int]] | None:
     """One packet and what came beside it; None when the peer has closed. Descriptors do not outlive an exec.
 
+    Where not all descriptors could be taken (this process has too many), there are none: the rest was closed.
+
     Raises:
         BlockingIOError: nothing is there.
         ControlError: the packet makes no sense.
@@ -134,8 +170,11 @@ def receive(sock: socket.socket, decode: Decoder) -> tuple[Any, list[int]] | Non
     descriptors = [descriptor for item in ancillary for descriptor in _descriptors_in(*item)]
     if not packet and not descriptors:
         return None
+    if flags & socket.MSG_CTRUNC:
+        close_all(descriptors)
+        descriptors = []
     try:
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        if flags & socket.MSG_TRUNC:
             raise ControlError("a packet was cut off")
         return decode(packet), descriptors
     except ControlError:

@@ -23,28 +23,20 @@ _uint8 = np.dtype(np.uint8)
 
 
 class RequestBytes(np.ndarray[Any, Any]):
-    """The bytes of one request. Lives as long as anybody can see them.
-
-    `memory` keeps the lane's memory mapped: NumPy holds the memory's owner, but does not keep it from being closed.
-    """
-
-    __slots__ = ("memory",)
-    memory: memoryview
+    """The bytes of one request. Lives as long as anybody can see them, and the lane's memory with it."""
 
 
-def bytes_of(view: memoryview) -> RequestBytes:
+def bytes_at(memory: memoryview, offset: int, nbytes: int) -> RequestBytes:
     """Hot path. The bytes that the arrays of a request are made of."""
-    block = RequestBytes(len(view), _uint8, view)
-    block.memory = view
-    return block
+    return RequestBytes(nbytes, _uint8, memory, offset)
 
 
-def array_at(spec: TensorSpec, dtype: np.dtype[Any], block: RequestBytes, start: int) -> Any:
-    """Hot path. A read-only array over a request's bytes. Raises InvalidInput: no array can have this shape."""
+def array_at(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], block: RequestBytes, start: int) -> Any:
+    """Hot path. An array over a request's bytes. Raises InvalidInput: no array can have this shape."""
     try:
-        return _new_array(spec.shape, dtype, block, start)
+        return _new_array(shape, dtype, block, start)
     except (ValueError, OverflowError) as exc:
-        raise _cannot_be_had(spec, exc) from exc
+        raise _cannot_be_had(name, dtype, shape, exc) from exc
 
 
 class _Writable:
@@ -57,7 +49,7 @@ class _Writable:
     __slots__ = ("__array_interface__", "owner")
 
 
-def tensor_at(spec: TensorSpec, dtype: np.dtype[Any], block: RequestBytes, start: int) -> Any:
+def tensor_at(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], block: RequestBytes, start: int) -> Any:
     """A torch tensor over a request's bytes. Raises InvalidInput: torch has no such dtype or shape."""
     torch = sys.modules["torch"]
     is_bfloat16 = dtype == BFLOAT16
@@ -65,19 +57,19 @@ def tensor_at(spec: TensorSpec, dtype: np.dtype[Any], block: RequestBytes, start
     source.owner = block  # type: ignore[attr-defined]
     source.__array_interface__ = {  # type: ignore[attr-defined]
         "version": 3,
-        "shape": tuple(spec.shape),
+        "shape": shape,
         "typestr": "<u2" if is_bfloat16 else dtype.str,
         "data": (block.__array_interface__["data"][0] + start, False),
     }
     try:
         tensor = torch.from_numpy(np.asarray(source))
     except (ValueError, OverflowError, TypeError, RuntimeError) as exc:
-        raise _cannot_be_had(spec, exc) from exc
+        raise _cannot_be_had(name, dtype, shape, exc) from exc
     return tensor.view(torch.bfloat16) if is_bfloat16 else tensor
 
 
-def _cannot_be_had(spec: TensorSpec, exc: Exception) -> InvalidInput:
-    return InvalidInput(f"{spec.name!r}: {spec.dtype} of shape {spec.shape} cannot be had here: {exc}")
+def _cannot_be_had(name: str, dtype: Any, shape: tuple[int, ...], exc: Exception) -> InvalidInput:
+    return InvalidInput(f"{name!r}: {dtype} of shape {list(shape)} cannot be had here: {exc}")
 
 
 class Expected:
@@ -92,6 +84,8 @@ class Expected:
             if expected.dtype and expected.dtype not in ITEM_NBYTES:
                 raise LoadError(f"inputs.{name}: unknown dtype {expected.dtype!r} (known: {', '.join(ITEM_NBYTES)})")
         self._inputs = {name: spec for name, spec in inputs.items() if spec.dtype or spec.shape is not None}
+        self.writable = frozenset(name for name, spec in inputs.items() if spec.writable)
+        """Inputs that the model may write into."""
 
     def check(self, params: dict[str, Any], specs: Sequence[TensorSpec]) -> None:
         """Hot path. Raise InvalidInput for an input that is not as the model file says."""

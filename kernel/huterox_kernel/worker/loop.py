@@ -1,157 +1,342 @@
-"""The worker's main program: load the model, then serve its lanes until told to end."""
+"""The worker's loop: waits for calls and orders, and gives each lane its turn.
 
-import itertools
-import os
+One thread runs the model, so lanes share it: who has calls stands in a line, a turn is a few calls (one, where they
+take long), and between turns the loop looks for other lanes and for the kernel's orders. Only the end of the kernel's
+own lane ends the worker; a caller's lane that is dead, or that makes no sense, is let go of, and nobody else notices.
+
+A lane that drains ends once the calls are done that were in it when it was told; what a caller publishes later is not
+begun, so it cannot put the end off.
+"""
+
 import select
 import socket
 import sys
 import time
-from typing import Final
+import traceback
+from collections import deque
+from math import inf
+from typing import Any, Final
 
-from huterox_kernel.worker import control, runtimes
+from msgspec import Struct
+
+from huterox_kernel.worker import control
 from huterox_kernel.worker.calls import Calls
-from huterox_kernel.worker.control import Close, ControlError, Decoder, Failed, Progress, Ready, Start, StartSent
+from huterox_kernel.worker.control import AddLane, Close, Decoder, DrainLanes, DropLane, LaneBroken, LaneDropped
 from huterox_kernel.worker.inputs import Expected
-from huterox_kernel.worker.runtimes.base import Announce, LoadError, Model
-from huterox_kernel.worker.tracebacks import reason_of, traceback_of
-from huterox_shm.errors import LaneDead, PeerProtocolError
+from huterox_kernel.worker.runtimes.base import Model
+from huterox_shm.errors import LaneDead, PeerProtocolError, ShmError
 from huterox_shm.lane import ContainerEnd, LaneDescriptors
-from huterox_wire.nodes import ModelSpec
+from huterox_shm.layout import CALLS_DONE, CALLS_TAKEN
+from huterox_shm.ledger import Ledger
+
+TURN_CALLS_MAX: Final = 16
+TURN_S: Final = 0.001
+"""A lane whose turn took longer has shorter ones from then on, down to one call."""
+
+LOOK_S: Final = 0.002
+"""After so long without a look for orders, the line of lanes waits: behind it may stand one whose caller has gone."""
 
 IDLE_S: Final = 5.0
-"""After so long without a call, memory that the lanes do not use goes back to the system."""
+"""A lane without a call for so long gives memory that it does not use back to the system."""
 
 KEPT_LOOK_S: Final = 0.2
 """How often an idle worker tells its callers about inputs that the model has let go of meanwhile."""
 
-DESCRIPTORS: Final = 4  # the start file, and a lane's three
+DRAIN_ROOM_S: Final = 5.0
+"""How long in all a lane that drains waits for its caller to make room for answers."""
 
-_DECODE: Final = Decoder(control.ToWorker)
-
-
-def serve(control_descriptor: int, fork_s: float) -> int:
-    """Be a worker. Returns the process's exit code."""
-    sock = socket.socket(fileno=control_descriptor)
-    received = control.receive(sock, _DECODE)
-    if received is None:
-        return 0
-    start, lane = _begin(*received)
-    try:
-        expected = Expected(start.model.inputs)
-        model, timings_s = _load(start, sock)
-    except BaseException as exc:  # noqa: BLE001 - whatever it is, the kernel must learn why there is no model
-        _report_failure(sock, exc)
-        return 1
-    loop = Loop(sock, [Calls(lane, model, expected)])
-    lane.set_ready()
-    control.send(sock, Ready({"fork": fork_s, **timings_s}))
-    return loop.run()
+DECODE: Final = Decoder(control.ToWorker)
+_EVENTS_MAX: Final = 64
+_KERNEL: Final = 0
+"""The number of the kernel's lane; those of callers begin at 1."""
 
 
-def _begin(message: StartSent | Close, descriptors: list[int]) -> tuple[Start, ContainerEnd]:
-    if not isinstance(message, StartSent) or len(descriptors) != DESCRIPTORS:
-        raise ControlError(f"expected a start with {DESCRIPTORS} descriptors, got {message} with {len(descriptors)}")
-    start_file, *lane = descriptors
-    return control.read_start(start_file), ContainerEnd.attach(LaneDescriptors(*lane))
+class _Lane:
+    """One lane that is served."""
 
+    __slots__ = (
+        "calls",
+        "counts",
+        "done_at",
+        "is_gone",
+        "is_queued",
+        "lane",
+        "room_left_s",
+        "room_until_s",
+        "turn_calls",
+        "was_used",
+    )
 
-def _load(start: Start, sock: socket.socket) -> tuple[Model, dict[str, float]]:
-    """The model, and how long each stage of its load took."""
-    spec = start.model
-    if os.path.isdir(spec.source_dir):  # noqa: PTH112 - no Path for a text that may be empty
-        os.chdir(spec.source_dir)
-    marks: list[tuple[str, float]] = []
-
-    def announce(stage: str) -> None:
-        marks.append((stage, time.monotonic()))
-        control.send(sock, Progress(stage))
-        if stage != "import":
-            _limit_torch_threads(start.torch_threads)
-
-    _limit_torch_threads(start.torch_threads)
-    model = _runtime_of(spec, announce)
-    marks.append(("", time.monotonic()))
-    return model, {stage: after - at for (stage, at), (_, after) in itertools.pairwise(marks)}
-
-
-def _runtime_of(spec: ModelSpec, announce: Announce) -> Model:
-    load = runtimes.RUNTIMES.get(spec.runtime)
-    if load is None:
-        raise LoadError(f"unknown runtime {spec.runtime!r} (known: {', '.join(runtimes.RUNTIMES)})")
-    return load(spec, announce)
-
-
-def _limit_torch_threads(count: int) -> None:
-    torch = sys.modules.get("torch")
-    if torch is not None and hasattr(torch, "set_num_threads"):
-        torch.set_num_threads(count)
-
-
-def _report_failure(sock: socket.socket, exc: BaseException) -> None:
-    text = traceback_of(exc)
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the container's log
-    reason = str(exc) if isinstance(exc, LoadError) else reason_of(exc)
-    control.send(sock, Failed(reason[: control.REASON_NBYTES_MAX], text))
+    def __init__(self, lane: int, calls: Calls, counts: Any) -> None:
+        self.lane = lane
+        self.calls = calls
+        self.counts = counts  # its slot of the ledger; None: the kernel's own
+        self.turn_calls = TURN_CALLS_MAX
+        self.is_queued = False
+        self.is_gone = False
+        self.was_used = False
+        self.done_at = -1  # draining: the lane is at its end when so many calls are done
+        self.room_left_s = DRAIN_ROOM_S
+        self.room_until_s = inf  # draining, and waiting for room
 
 
 class Loop:
-    """Waits for calls and orders; gives each lane its turn."""
+    """Serves the lanes of one model. Owns them, and the ledger."""
 
-    def __init__(self, sock: socket.socket, lanes: list[Calls]) -> None:
+    def __init__(
+        self, sock: socket.socket, kernel_lane: ContainerEnd, ledger: Ledger, model: Model, expected: Expected
+    ) -> None:
         self._sock = sock
-        self._lanes = lanes
+        self._ledger = ledger
+        self._model = model
+        self._expected = expected
         self._closing = False
-        self._idle = False
+        self._lanes: dict[int, _Lane] = {}  # of callers
+        self._by_descriptor: dict[int, _Lane] = {}
+        self._line: deque[_Lane] = deque()
+        self._used: set[_Lane] = set()  # may have memory to give back
+        self._keeping: set[_Lane] = set()  # the model still holds inputs of theirs
+        self._blocked: set[_Lane] = set()  # answers of theirs wait for room
+        self._sweep_at_s = 0.0
         self._control = sock.fileno()
-        self._poller = select.poll()
-        self._poller.register(self._control, select.POLLIN)
-        for calls in lanes:
-            self._poller.register(calls.lane.fileno(), select.POLLIN)
+        self._epoll = select.epoll()
+        self._epoll.register(self._control, select.EPOLLIN)
+        self._kernel = self._serve(_KERNEL, kernel_lane, None)
 
     def run(self) -> int:
         """Hot path. Until told to close, and every call that had come by then is answered. Returns the exit code."""
-        lanes = self._lanes
+        line = self._line
         try:
             while True:
-                more = False
-                for calls in lanes:
-                    if calls.step():
-                        more = True
-                if more:
-                    continue
-                if not self._closing:
-                    self._wait()
-                elif not any(calls.look() for calls in lanes):
+                if self._closing and not line and self._is_through():
                     return 0
+                self._look(0.0 if line else self._patience_s(time.monotonic()))
+                now_s = time.monotonic()
+                look_at_s = now_s + LOOK_S
+                for _ in range(len(line)):
+                    now_s = self._turn(line.popleft(), now_s)
+                    if now_s >= look_at_s:
+                        break
         except (LaneDead, PeerProtocolError) as exc:
-            print(f"the lane has ended: {exc}", file=sys.stderr)  # noqa: T201 - the container's log
+            print(f"the kernel's lane has ended: {exc}", file=sys.stderr)  # noqa: T201 - the container's log
             return 1
 
-    def _wait(self) -> None:
-        """Hot path. Until a doorbell rings or the kernel has an order."""
-        patience_ms = None if self._idle else IDLE_S * 1000.0
-        for calls in self._lanes:
-            if calls.lane.releases_pending:
-                calls.lane.flush_releases()
-            if calls.kept or calls.lane.releases_pending:
-                patience_ms = KEPT_LOOK_S * 1000.0
-        ready = self._poller.poll(patience_ms)
-        for descriptor, _ in ready:
-            if descriptor == self._control:
-                self._obey()
-        if ready:
-            self._idle = False
-        elif patience_ms != KEPT_LOOK_S * 1000.0:
-            self._on_idle()
+    def _look(self, timeout_s: float) -> None:
+        """Hot path. See who has rung, and what the kernel has to say."""
+        by_descriptor = self._by_descriptor
+        for descriptor, _ in self._epoll.poll(timeout_s, _EVENTS_MAX):
+            lane = by_descriptor.get(descriptor)
+            if lane is None:
+                if descriptor == self._control:
+                    self._obey()
+            elif not lane.is_queued:
+                lane.is_queued = True
+                self._line.append(lane)
 
-    def _on_idle(self) -> None:
-        """What only an idle worker has time for; once, until something happens."""
-        self._idle = True
-        for calls in self._lanes:
-            calls.lane.trim()
+    def _turn(self, lane: _Lane, now_s: float) -> float:
+        """Hot path. Run some calls of a lane; returns the time.
+
+        Raises:
+            LaneDead, PeerProtocolError: it was the kernel's, and is over.
+        """
+        lane.is_queued = False
+        if lane.is_gone:
+            return now_s
+        calls = lane.calls
+        try:
+            more = calls.step(lane.turn_calls)
+        except Exception as exc:
+            if lane is self._kernel:
+                raise
+            self._lose(lane, exc)  # whatever it is: it must not reach the other lanes
+            return time.monotonic()
+        after_s = time.monotonic()
+        if after_s - now_s > TURN_S:
+            lane.turn_calls = 1
+        elif lane.turn_calls < TURN_CALLS_MAX:
+            lane.turn_calls *= 2
+        if not lane.was_used:
+            lane.was_used = True
+            self._used.add(lane)
+        if calls.kept:
+            self._keeping.add(lane)
+        if more:
+            lane.is_queued = True
+            self._line.append(lane)
+        if lane.done_at >= 0:
+            self._go_on_draining(lane, after_s)
+        if calls.retry_at_s != inf or self._blocked:
+            self._note_blocked(lane)
+        return after_s
+
+    # Waiting.
+
+    def _patience_s(self, now_s: float) -> float:
+        """Hot path. Do what is due, and tell how long nothing will be; less than 0: for ever."""
+        until_s = inf
+        if self._used:
+            if now_s >= self._sweep_at_s:
+                self._sweep(now_s)
+            until_s = self._sweep_at_s
+        if self._keeping:
+            self._tell_kept()
+            until_s = min(until_s, now_s + KEPT_LOOK_S)
+        if self._blocked:
+            until_s = min(until_s, self._retry_blocked(now_s))
+        return max(until_s - now_s, 0.0) if until_s != inf else -1.0
+
+    def _sweep(self, now_s: float) -> None:
+        """Trim the lanes that were not used since the last sweep."""
+        self._sweep_at_s = now_s + IDLE_S
+        for lane in list(self._used):
+            if lane.was_used:
+                lane.was_used = False
+            else:
+                self._used.discard(lane)
+                lane.calls.lane.trim()
+
+    def _tell_kept(self) -> None:
+        for lane in list(self._keeping):
+            keeps = bool(lane.calls.kept)
+            try:
+                lane.calls.flush()
+            except (LaneDead, PeerProtocolError) as exc:
+                if lane is self._kernel:
+                    raise
+                self._lose(lane, exc)
+                continue
+            if not keeps:
+                self._keeping.discard(lane)
+
+    def _note_blocked(self, lane: _Lane) -> None:
+        if min(lane.calls.retry_at_s, lane.room_until_s) != inf and not lane.is_gone:
+            self._blocked.add(lane)
+        else:
+            self._blocked.discard(lane)
+
+    def _retry_blocked(self, now_s: float) -> float:
+        """Put lanes in line whose answers have waited long enough; when is the next due?"""
+        next_s = inf
+        for lane in self._blocked:
+            due_s = min(lane.calls.retry_at_s, lane.room_until_s)
+            next_s = min(next_s, due_s)
+            if due_s <= now_s and not lane.is_queued:
+                lane.is_queued = True
+                self._line.append(lane)
+        return next_s
+
+    # The kernel's orders.
 
     def _obey(self) -> None:
-        received = control.receive(self._sock, _DECODE)
-        if received is not None:
-            control.close_all(received[1])
-        self._closing = True  # Close, or the kernel has gone
+        received = control.receive(self._sock, DECODE)
+        if received is None:  # the kernel has gone
+            self._epoll.unregister(self._control)
+            self._close()
+            return
+        order, descriptors = received
+        if isinstance(order, AddLane) and len(descriptors) == len(LaneDescriptors._fields):
+            self._add(order, LaneDescriptors(*descriptors))
+            return
+        control.close_all(descriptors)
+        match order:
+            case AddLane(lane=number):
+                self._refuse(number, "the worker has no room for its descriptors")
+            case DropLane(lane=number):
+                if (lane := self._lanes.get(number)) is not None:
+                    self._drop(lane)
+            case DrainLanes():
+                self._drain_all()
+            case Close():
+                self._close()
+
+    def _tell(self, message: Struct) -> None:
+        try:
+            control.send(self._sock, message)
+        except OSError:  # the kernel has gone, and this process will follow
+            return
+
+    def _close(self) -> None:
+        self._closing = True
+        self._drain_all()
+
+    def _is_through(self) -> bool:
+        """Told to close: is there nothing more to do? Puts the kernel's lane in line where there is."""
+        kernel = self._kernel
+        if kernel.calls.look() and kernel.calls.retry_at_s == inf:
+            kernel.is_queued = True
+            self._line.append(kernel)
+        return not (self._lanes or kernel.calls.lane.open_count)
+
+    # Lanes.
+
+    def _serve(self, number: int, end: ContainerEnd, counts: Any) -> _Lane:
+        lane = _Lane(number, Calls(end, self._model, self._expected), counts)
+        self._by_descriptor[end.fileno()] = lane
+        self._epoll.register(end.fileno(), select.EPOLLIN)
+        return lane
+
+    def _add(self, order: AddLane, descriptors: LaneDescriptors) -> None:
+        counts = self._ledger.slot(order.slot)
+        try:
+            self._lanes[order.lane] = self._serve(order.lane, ContainerEnd.attach(descriptors, counts), counts)
+        except (ShmError, OSError) as exc:
+            self._refuse(order.lane, str(exc))
+
+    def _refuse(self, number: int, reason: str) -> None:
+        """A lane that cannot be served."""
+        self._tell(LaneBroken(number, reason[: control.REASON_NBYTES_MAX]))
+        self._tell(LaneDropped(number))
+
+    def _lose(self, lane: _Lane, exc: Exception) -> None:
+        """A caller's lane is over: its end was marked, or its caller wrote nonsense."""
+        if not isinstance(exc, LaneDead):
+            if not isinstance(exc, PeerProtocolError):
+                traceback.print_exception(exc, file=sys.stderr)  # a bug of ours: into the container's log
+            self._tell(LaneBroken(lane.lane, (str(exc) or type(exc).__name__)[: control.REASON_NBYTES_MAX]))
+        self._drop(lane)
+
+    def _drop(self, lane: _Lane) -> None:
+        """Let go of a caller's lane, whatever is in it."""
+        end = lane.calls.lane
+        lane.is_gone = True
+        del self._lanes[lane.lane]
+        del self._by_descriptor[end.fileno()]
+        self._epoll.unregister(end.fileno())  # the doorbell lives on in the caller, and would go on ringing here
+        for lanes in (self._used, self._keeping, self._blocked):
+            lanes.discard(lane)
+        lane.calls.close()
+        self._tell(LaneDropped(lane.lane))
+
+    def _drain_all(self) -> None:
+        for lane in list(self._lanes.values()):
+            if lane.done_at < 0:
+                self._drain(lane)
+
+    def _drain(self, lane: _Lane) -> None:
+        try:
+            has_calls = lane.calls.look()
+        except (LaneDead, PeerProtocolError) as exc:
+            self._lose(lane, exc)
+            return
+        lane.done_at = lane.counts[CALLS_TAKEN]
+        if not has_calls and not lane.calls.lane.open_count:
+            self._drop(lane)
+        elif not lane.is_queued:
+            lane.is_queued = True
+            self._line.append(lane)
+
+    def _go_on_draining(self, lane: _Lane, now_s: float) -> None:
+        """After a turn: is the lane at its end, or does it wait for its caller, and for how long still?"""
+        taken, done = lane.counts[CALLS_TAKEN], lane.counts[CALLS_DONE]
+        unpublished_count = lane.calls.lane.open_count - (taken - done)
+        if done >= lane.done_at and not unpublished_count:
+            self._drop(lane)
+        elif lane.is_queued and not unpublished_count:
+            if lane.room_until_s != inf:
+                lane.room_left_s, lane.room_until_s = lane.room_until_s - now_s, inf
+        elif lane.room_until_s == inf:
+            lane.room_until_s = now_s + lane.room_left_s
+            self._blocked.add(lane)
+        elif now_s >= lane.room_until_s:
+            self._tell(LaneBroken(lane.lane, f"its caller made no room for answers for {DRAIN_ROOM_S:g} s"))
+            self._drop(lane)

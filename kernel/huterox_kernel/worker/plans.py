@@ -1,16 +1,19 @@
-"""What a request's meta map asks for, worked out once.
+"""What a request asks for, worked out once.
 
 Callers send the same meta bytes again and again: the same method, names, dtypes and shapes. Everything that follows
-from those bytes alone is remembered under them: the method, the checks, where each tensor lies. What is remembered is
-bounded, and only metas whose plain values are simple ones are.
+from those bytes alone is remembered: the method, the checks, where each tensor lies. It is found again by the meta
+bytes, or by the number that the caller gave to them (see `huterox_wire.forms`). What is remembered is bounded.
 """
 
+from collections.abc import Container
 from typing import Any, Final, NamedTuple
 
-from huterox_kernel.worker.inputs import Expected, RequestBytes, array_at, tensor_at
+from huterox_kernel.worker.inputs import Expected, RequestBytes, array_at, bytes_at, tensor_at
 from huterox_kernel.worker.runtimes.base import Method, Model
-from huterox_wire.errors import InvalidInput
-from huterox_wire.header import HEADER_NBYTES, Header
+from huterox_shm.lane import ContainerEnd
+from huterox_wire.errors import HuteroxError, InvalidInput
+from huterox_wire.forms import FORMS_MAX
+from huterox_wire.header import HEADER_NBYTES, unpack_header
 from huterox_wire.kinds import Flag, Kind
 from huterox_wire.message import align, decode, slice_tensors
 from huterox_wire.meta import CallMeta, TensorSpec, decode_call
@@ -18,6 +21,9 @@ from huterox_wire.payload import DTYPE_OF_NAME
 
 PLANS_MAX: Final = 256
 """Metas remembered of one lane; one more, and they are collected anew."""
+
+BLOCKS_MAX: Final = 1024
+"""Places that a plan remembers its blocks at; one more, and they are collected anew."""
 
 META_NBYTES_MAX: Final = 2048
 """Longer metas are not remembered."""
@@ -27,61 +33,116 @@ _PACKED: Final = int(Flag.PACKED)
 
 
 class Input(NamedTuple):
-    """One tensor of a request: what it becomes, and where its bytes lie in the message."""
+    """One tensor of a request: what it becomes, and where its bytes lie in the request's block."""
 
-    spec: TensorSpec
+    name: str
     dtype: Any  # None: a byte string
+    shape: tuple[int, ...]
     is_torch: bool
     start: int
-    end: int
+    nbytes: int
+    writable: bool
 
 
 class Plan:
-    """How to call a method with the requests that have one meta."""
+    """How to call a method with the requests that have one meta.
 
-    __slots__ = ("inputs", "method", "nbytes", "params")
+    `single` is the one input that is a NumPy array, where there is nothing else. `blocks` remembers the objects that
+    arrays are made over, by their offset: a lane uses the same blocks again and again. `writes`: the model may write
+    into some of its inputs.
+    """
 
-    def __init__(self, method: Method, params: dict[str, Any], inputs: list[Input], nbytes: int) -> None:
+    __slots__ = ("blocks", "function", "inputs", "method", "nbytes", "params", "single", "writes")
+
+    def __init__(self, method: Method, params: dict[str, Any], inputs: tuple[Input, ...], nbytes: int) -> None:
         self.method = method
+        self.function = method.function
         self.params = params
         self.inputs = inputs
         self.nbytes = nbytes
+        self.writes = any(item.writable for item in inputs)
+        self.blocks: dict[int, RequestBytes] = {}
+        first = inputs[0] if len(inputs) == 1 and not params and not method.allocates else None
+        self.single = first if first is not None and first.dtype is not None and not first.is_torch else None
 
-    def values(self, view: memoryview, block: RequestBytes) -> dict[str, Any]:
+    def block(self, lane: ContainerEnd, offset: int) -> RequestBytes:
+        """A block at a place that is not remembered yet."""
+        if len(self.blocks) >= BLOCKS_MAX:
+            self.blocks.clear()
+        block = self.blocks[offset] = self.bytes_at(lane, offset, self.nbytes)
+        return block
+
+    def bytes_at(self, lane: ContainerEnd, offset: int, nbytes: int) -> RequestBytes:
+        """What the arrays of a request are made over."""
+        return bytes_at(lane.writable if self.writes else lane.readable, offset, nbytes)
+
+    def values(self, block: RequestBytes) -> dict[str, Any]:
         """Hot path. The inputs of one request, by name.
 
         Raises:
             InvalidInput: a shape that no array can have, or a dtype that torch does not have.
         """
         values = self.params.copy()
-        for spec, dtype, is_torch, start, end in self.inputs:
-            if dtype is None:
-                values[spec.name] = bytes(view[start:end])
-            elif is_torch:
-                values[spec.name] = tensor_at(spec, dtype, block, start)
-            else:
-                values[spec.name] = array_at(spec, dtype, block, start)
+        for item in self.inputs:
+            values[item.name] = _value(item, block, item.start)
+        return values
+
+    def values_of(self, blocks: list[RequestBytes]) -> dict[str, Any]:
+        """The same where each tensor has a block of its own."""
+        values = self.params.copy()
+        for item, block in zip(self.inputs, blocks, strict=True):
+            values[item.name] = _value(item, block, 0)
         return values
 
 
+def _value(item: Input, block: RequestBytes, start: int) -> Any:
+    """Hot path."""
+    name, dtype, shape, is_torch, _, nbytes, writable = item
+    if dtype is None:
+        return block[start : start + nbytes].tobytes()
+    if is_torch:
+        return tensor_at(name, dtype, shape, block, start)
+    array = array_at(name, dtype, shape, block, start)
+    if not writable:
+        array.flags.writeable = False
+    return array
+
+
 class Plans:
-    """Makes plans, and remembers them."""
+    """The plans of one lane."""
 
     def __init__(self, model: Model, expected: Expected) -> None:
         self._model = model
         self._expected = expected
         self._plans: dict[bytes, Plan] = {}
+        self._numbered: dict[int, Plan | HuteroxError] = {}
+        self.numbered = self._numbered.get
+        """Hot path. What a number stands for: a plan, the error that its definition was, or None."""
 
-    def plan(self, header: Header, view: memoryview) -> Plan:
-        """Hot path. The plan for a request.
+    def define(self, number: int, meta: bytes) -> None:
+        """From now on `number` stands for this meta map, or for what is wrong with it.
+
+        Raises:
+            HuteroxError: what is wrong with it, or with the number.
+        """
+        if not 0 < number <= FORMS_MAX:
+            raise InvalidInput(f"{number} is no number for a form; they are 1 to {FORMS_MAX}")
+        try:
+            self._numbered[number] = self._plan_of(meta, 0)
+        except HuteroxError as error:
+            self._numbered[number] = error.with_traceback(None)
+            raise
+
+    def plan(self, view: memoryview) -> Plan:
+        """Hot path. The plan for a whole message.
 
         Raises:
             HuteroxError: the request is malformed, or not what method and model file take.
         """
-        kind, flags, count, _, _, _, meta_nbytes = header
+        kind, flags, count, _, _, _, meta_nbytes = unpack_header(view)
         # Copied before anything is made of it: the caller can still write into its block.
-        meta = bytes(view[HEADER_NBYTES : HEADER_NBYTES + meta_nbytes])
-        plan = self._plans.get(meta)
+        head = bytes(view[: HEADER_NBYTES + meta_nbytes])
+        plan = self._plans.get(head[HEADER_NBYTES:])
         if (
             plan is not None
             and plan.nbytes == len(view)
@@ -90,28 +151,37 @@ class Plans:
             and flags & _PACKED
         ):
             return plan
-        return self._make(view)
+        return self._make(head, view)
 
-    def _make(self, view: memoryview) -> Plan:
+    def _make(self, head: bytes, view: memoryview) -> Plan:
+        header = unpack_header(head)
         message = decode((view,))
-        if message.header.kind is not Kind.CALL:
-            raise InvalidInput(f"a container takes calls, not {message.header.kind.name}")
-        data = bytes(message.meta)
-        meta = decode_call(data)
-        method = self._model.method(meta.method)
-        self._expected.check(meta.params, meta.tensors)
-        slice_tensors(message, [spec.nbytes for spec in meta.tensors])
-        inputs = _inputs_of(meta, HEADER_NBYTES + len(data), method)
-        method.check([*meta.params, *(spec.name for spec in meta.tensors)])
-        plan = Plan(method, meta.params, inputs, len(view))
-        if len(data) <= META_NBYTES_MAX and all(type(value) in _SIMPLE for value in meta.params.values()):
+        if header != message.header:
+            raise InvalidInput("the request was changed while it was read")
+        if header.kind is not Kind.CALL:
+            raise InvalidInput(f"a container takes calls, not {header.kind.name}")
+        data = head[HEADER_NBYTES:]
+        plan = self._plan_of(data, HEADER_NBYTES + len(data))
+        slice_tensors(message, [item.nbytes for item in plan.inputs])
+        plan.nbytes = len(view)
+        if len(data) <= META_NBYTES_MAX and all(type(value) in _SIMPLE for value in plan.params.values()):
             if len(self._plans) >= PLANS_MAX:
                 self._plans.clear()
             self._plans[data] = plan
         return plan
 
+    def _plan_of(self, data: bytes, start: int) -> Plan:
+        """The plan for a meta map, with the tensors laid out from `start` on."""
+        meta = decode_call(data)
+        method = self._model.method(meta.method)
+        self._expected.check(meta.params, meta.tensors)
+        inputs = _inputs_of(meta, start, method, self._expected.writable)
+        method.check([*meta.params, *(spec.name for spec in meta.tensors)])
+        nbytes = inputs[-1].start + inputs[-1].nbytes if inputs else 0
+        return Plan(method, meta.params, inputs, nbytes)
 
-def _inputs_of(meta: CallMeta, end: int, method: Method) -> list[Input]:
+
+def _inputs_of(meta: CallMeta, end: int, method: Method, writable: Container[str]) -> tuple[Input, ...]:
     """Where the tensors lie whose total size has been checked. Raises InvalidInput: a name twice, a foreign dtype."""
     names = set(meta.params)
     inputs = []
@@ -122,7 +192,15 @@ def _inputs_of(meta: CallMeta, end: int, method: Method) -> list[Input]:
         start = align(end)
         end = start + spec.nbytes
         dtype = DTYPE_OF_NAME.get(spec.dtype)
-        if dtype is None and spec.dtype != "bytes":
-            raise InvalidInput(f"{spec.name!r}: this machine has no dtype {spec.dtype!r}", dtype=spec.dtype)
-        inputs.append(Input(spec, dtype, spec.name in method.torch_inputs, start, end))
-    return inputs
+        if dtype is None:
+            _check_bytes(spec)
+        is_torch = dtype is not None and spec.name in method.torch_inputs
+        inputs.append(Input(spec.name, dtype, tuple(spec.shape), is_torch, start, end - start, spec.name in writable))
+    return tuple(inputs)
+
+
+def _check_bytes(spec: TensorSpec) -> None:
+    if spec.dtype != "bytes":
+        raise InvalidInput(f"{spec.name!r}: this machine has no dtype {spec.dtype!r}", dtype=spec.dtype)
+    if len(spec.shape) != 1:
+        raise InvalidInput(f"{spec.name!r}: bytes have one dimension, got shape {spec.shape}")

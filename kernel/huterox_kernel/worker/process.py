@@ -11,9 +11,10 @@ import sys
 import time
 from typing import Final, NoReturn
 
+from huterox_kernel.descriptors import raise_descriptor_limit
 from huterox_kernel.prctl import die_with_parent, set_process_name
 from huterox_kernel.worker.control import ForkOrder
-from huterox_kernel.worker.loop import serve
+from huterox_kernel.worker.main import serve
 
 CONTROL_DESCRIPTOR: Final = 3
 
@@ -23,6 +24,7 @@ def become_worker(order: ForkOrder, control: int, log: int, zygote_pid: int, tak
     die_with_parent(zygote_pid)
     fork_s = time.monotonic() - taken_s
     os.setpgid(0, 0)  # what the model starts can be ended with it
+    raise_descriptor_limit()
     _arrange_descriptors(control, log)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)

@@ -16,6 +16,7 @@ from huterox_connector.core import events as happened
 from huterox_connector.core.desired import Desired, StoredModel, StoredService, decode, model_key, put
 from huterox_connector.core.ids import id_of, text_of
 from huterox_wire.errors import Conflict, Fault, InvalidInput, NotFound
+from huterox_wire.kinds import Kind
 from huterox_wire.meta import AdminMeta, OpenedMeta, OpenMeta
 from huterox_wire.nodes import ModelSpec
 
@@ -183,9 +184,15 @@ def test_logs_are_asked_of_the_node_and_answered_once(harness: Harness) -> None:
     for name in ("bert", text_of("c", container)):
         (ask,) = harness.admin("logs", name=name)
         assert isinstance(ask, asked.AskKernel)
-        assert (ask.kernel, ask.args["container"]) == (node, container)
-        assert harness.board.answered_by_kernel(node, OPERATOR, ask.request_id)
-        assert not harness.board.answered_by_kernel(node, OPERATOR, ask.request_id)
+        assert isinstance(ask.meta, AdminMeta)
+        assert (ask.kernel, ask.kind, ask.meta.verb, ask.meta.args["container"]) == (
+            node,
+            Kind.ADMIN,
+            "logs",
+            container,
+        )
+        assert harness.board.answered_by_kernel(node, OPERATOR, ask.request_id, 0.0)
+        assert not harness.board.answered_by_kernel(node, OPERATOR, ask.request_id, 0.0)
 
 
 def test_question_that_a_kernel_does_not_answer_ends(harness: Harness) -> None:

@@ -120,3 +120,29 @@ def test_call_that_is_handed_back_by_a_stranger_stays_where_it_is(harness: Harne
     harness.hit("bert", 2)
     assert harness.on(happened.CallReturned(b"stranger", CALLER, 2, [b"x"], 1)) == []
     assert harness.answer(node, 2) is not None
+
+
+def test_call_that_cannot_be_sent_waits_for_another_container_when_its_kernel_has_gone(harness: Harness) -> None:
+    node = harness.node("n1", slots=4)
+    harness.service("bert")
+    old = harness.load(node, "bert", 1)
+    other = harness.node("n2", slots=2)
+    harness.hit("bert", 2, now_s=1.0)
+    harness.hit("bert", 3, now_s=1.0)
+    effects = harness.on(happened.CallUndeliverable(CALLER, 3, [b"frame3"], 6, kernel_gone=True), 1.0)
+    assert [(r.request_id, r.error.details["executed"]) for r in refused(effects)] == [(2, "maybe")]
+    (create,) = created(effects)
+    assert create.container != old
+    (forward,) = forwarded(harness.ready(other, create.container, now_s=3.0))
+    assert (forward.kernel, forward.frames, forward.budget_us) == (other, [b"frame3"], 8_000_000)
+    assert harness.on(happened.KernelUnreachable(node), 3.0) == []
+
+
+def test_call_that_a_kernel_has_no_room_for_ends_unexecuted(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    harness.hit("bert", 2)
+    (refusal,) = refused(harness.on(happened.CallUndeliverable(CALLER, 2, [b"frame2"], 6, kernel_gone=False)))
+    assert (refusal.error.code, refusal.error.details["executed"]) == ("WorkerLost", "no")
+    assert harness.hit("bert", 3) is not None

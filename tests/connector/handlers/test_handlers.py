@@ -13,6 +13,7 @@ from huterox_connector.handlers.pipeline import Context, Handler, Inbound, Pipel
 from huterox_wire.errors import HuteroxError
 from huterox_wire.header import pack_header
 from huterox_wire.kinds import Kind
+from huterox_wire.leases import LeaseMeta
 from huterox_wire.message import encode
 from huterox_wire.meta import AdminMeta, OpenMeta, encode_meta
 
@@ -99,6 +100,22 @@ def test_peer_over_its_rate_is_refused_and_others_are_not(outlet: Outlet, keep: 
     assert len(keep.kept) == 4
 
 
+@pytest.mark.parametrize("kind", [Kind.OPEN, Kind.LEASE, Kind.ADMIN])
+def test_what_the_core_must_think_about_is_rate_limited(outlet: Outlet, keep: Keep, kind: Kind) -> None:
+    meta = {Kind.OPEN: OpenMeta("s"), Kind.LEASE: LeaseMeta("h"), Kind.ADMIN: AdminMeta("ps")}[kind]
+    pipeline = Pipeline([Decode(CALLER_METAS), Limit(rate_per_s=1.0, burst=1), keep], outlet)
+    for request_id in range(2):
+        pipeline.inbound(PEER, encode(kind, request_id, 0, 0, encode_meta(meta)), 0.0)
+    assert [error.code for _, _, error in outlet.refused] == ["Busy"]
+
+
+@pytest.mark.parametrize("meta", [b"", b"\x80\x00", b"\xc1", b"\x81\xa3pid\xff"])
+def test_malformed_lease_is_refused(outlet: Outlet, keep: Keep, meta: bytes) -> None:
+    Pipeline([Decode(CALLER_METAS), keep], outlet).inbound(PEER, encode(Kind.LEASE, 5, 7, 0, meta), 0.0)
+    ((_, request_id, error),) = outlet.refused
+    assert (request_id, error.code, keep.kept) == (5, "InvalidInput", [])
+
+
 def test_calls_are_not_rate_limited(outlet: Outlet, keep: Keep) -> None:
     pipeline = Pipeline([Decode(CALLER_METAS), Limit(rate_per_s=1.0, burst=1), keep], outlet)
     for request_id in range(100):
@@ -115,7 +132,7 @@ def test_limit_forgets_peers_that_no_longer_ask(outlet: Outlet, keep: Keep) -> N
     assert len(limit._buckets) == 1
 
 
-@pytest.mark.parametrize("kind", [Kind.REPLY, Kind.LEASE, Kind.REGISTER, Kind.EVENT, Kind.CREATE])
+@pytest.mark.parametrize("kind", [Kind.REPLY, Kind.REGISTER, Kind.EVENT, Kind.CREATE, Kind.DRAIN])
 def test_caller_may_not_send_what_is_not_a_callers(outlet: Outlet, kind: Kind) -> None:
     pipeline = Pipeline([Decode(CALLER_METAS), Dispatch(Harness().board, "caller", event_of_caller)], outlet)
     pipeline.inbound(PEER, encode(kind, 9, 0, 0, b"\x80"), 0.0)
@@ -124,7 +141,7 @@ def test_caller_may_not_send_what_is_not_a_callers(outlet: Outlet, kind: Kind) -
     assert kind.name in error.message
 
 
-@pytest.mark.parametrize("kind", [Kind.CALL, Kind.ADMIN, Kind.OPEN, Kind.REPLY])
+@pytest.mark.parametrize("kind", [Kind.CALL, Kind.ADMIN, Kind.OPEN, Kind.REPLY, Kind.LEASE])
 def test_kernel_may_not_send_what_is_not_a_kernels(outlet: Outlet, kind: Kind) -> None:
     pipeline = Pipeline([Decode(KERNEL_METAS), Dispatch(Harness().board, "kernel", event_of_kernel)], outlet)
     pipeline.inbound(PEER, encode(kind, 9, 0, 0, b"\x80"), 0.0)
@@ -137,9 +154,11 @@ def test_callers_messages_reach_the_core(outlet: Outlet) -> None:
     pipeline.inbound(PEER, admin("models"), 0.0)
     pipeline.inbound(PEER, encode(Kind.OPEN, 6, 0, 0, encode_meta(OpenMeta("nobody"))), 0.0)
     pipeline.inbound(PEER, encode(Kind.CALL, 7, 99, 0, b"\x80"), 0.0)
+    pipeline.inbound(PEER, encode(Kind.LEASE, 8, 99, 0, encode_meta(LeaseMeta("h"))), 0.0)
     pipeline.inbound(PEER, encode(Kind.CANCEL, 7, 0, 0, b""), 0.0)
-    answer, not_open, no_handle = outlet.effects
+    answer, not_open, no_handle, no_lease = outlet.effects
     assert isinstance(answer, asked.Answer)
     assert isinstance(not_open, asked.Refuse)
     assert isinstance(no_handle, asked.Refuse)
-    assert [not_open.error.code, no_handle.error.code] == ["NotFound", "NotFound"]
+    assert isinstance(no_lease, asked.Refuse)
+    assert [not_open.error.code, no_handle.error.code, no_lease.error.code] == ["NotFound"] * 3

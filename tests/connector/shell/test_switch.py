@@ -14,9 +14,26 @@ import zmq
 
 from huterox_wire.header import pack_header, unpack_header
 from huterox_wire.kinds import Flag, Kind
+from huterox_wire.leases import (
+    LeasedMeta,
+    LeaseMeta,
+    LeaseOrderMeta,
+    decode_drain,
+    decode_lease_order,
+    decode_leased,
+)
 from huterox_wire.message import encode
 from huterox_wire.meta import AdminMeta, OpenMeta, decode_admin_reply, decode_error, encode_meta
-from huterox_wire.nodes import Capacity, ContainerEvent, CreateMeta, RegisterMeta
+from huterox_wire.nodes import (
+    Capacity,
+    ContainerEvent,
+    ContainerReport,
+    CreateMeta,
+    HeartbeatMeta,
+    LaneUsage,
+    RegisterMeta,
+    decode_close,
+)
 
 pytestmark = pytest.mark.system
 TIMEOUT_MS = 10_000
@@ -54,7 +71,7 @@ class Daemon:
 
     def kernel(self, name: str = "n1", boot: str = "b1") -> "Peer":
         peer = self.peer(self.back, f"{name}:{boot}".encode())
-        meta = RegisterMeta(name, boot, os.getpid(), "host", Capacity(4, 2**30))
+        meta = RegisterMeta(name, boot, os.getpid(), "host", Capacity(4, 2**30), host_id="boot-id")
         peer.send_control(Kind.REGISTER, meta)
         return peer
 
@@ -219,6 +236,60 @@ def test_call_that_a_kernel_hands_back_goes_to_a_fresh_container(daemon: Daemon)
     route, frames = kernel.receive_call()
     assert int.from_bytes(route[:8], "little") == create.container
     assert frames[1:] == [b"\x80", tensor]
+
+
+def test_lease_is_granted_by_the_kernel_and_costs_no_hit(daemon: Daemon) -> None:
+    caller, kernel, handle, container = serve(daemon)
+    caller.send(encode(Kind.LEASE, 11, handle, 2_000_000, encode_meta(LeaseMeta("boot-id", 7, half_mb=16))))
+    route, (frame,) = kernel.receive_call()
+    header, order = unpack_header(frame), decode_lease_order(frame[40:])
+    assert int.from_bytes(route[:8], "little") == container
+    assert (header.kind, header.request_id, header.handle) == (Kind.LEASE, 11, handle)
+    assert 0 < header.budget_us <= 2_000_000
+    assert order == LeaseOrderMeta(1, container, handle, "default/s", 16, pid=7)
+    leased = LeasedMeta("/run/lanes.sock", b"t" * 32, container)
+    kernel.send([route, *encode(Kind.REPLY, 11, 0, 0, encode_meta(leased))])
+    (frame,) = caller.receive()
+    assert (unpack_header(frame).kind, decode_leased(frame[40:])) == (Kind.REPLY, leased)
+    assert [row["hits"] for row in caller.ask("ps")] == [1]
+
+
+def test_lease_that_no_kernel_answers_ends(daemon: Daemon) -> None:
+    caller, kernel, handle, _ = serve(daemon)
+    caller.send(encode(Kind.LEASE, 11, handle, 100_000, encode_meta(LeaseMeta("boot-id"))))
+    route, _ = kernel.receive_call()
+    assert decode_error(caller.receive()[0][40:]).code == "DeadlineExceeded"
+    kernel.send([route, *encode(Kind.REPLY, 11, 0, 0, encode_meta(LeasedMeta("/late", b"t", 1)))])
+    kernel.send_control(Kind.HEARTBEAT, HeartbeatMeta("n1", "b1"))
+    kernel.receive_control(Kind.HEARTBEAT)
+    assert caller.ask("status")["nodes"] == 1  # and no late answer came before this one
+
+
+def test_container_is_drained_of_lanes_and_calls_before_it_is_closed(daemon: Daemon) -> None:
+    caller, kernel, handle, container = serve(daemon)
+    caller.send(encode(Kind.CALL, 11, handle, 8_000_000, b"\x80"))
+    route, _ = kernel.receive_call()
+    operator = daemon.caller()
+    (row,) = operator.ask("ps")
+    operator.ask("evict", container=row["id"])
+    drain = decode_drain(kernel.receive_control(Kind.DRAIN))
+    assert (drain.epoch, drain.container) == (1, container)
+    kernel.send_control(Kind.EVENT, ContainerEvent(container, "drained"))
+    assert [row["state"] for row in operator.ask("ps")] == ["draining"]
+    kernel.send([route, pack_header(Kind.REPLY, Flag.PACKED, 0, 11)])
+    assert unpack_header(caller.receive()[0]).kind is Kind.REPLY
+    close = decode_close(kernel.receive_control(Kind.CLOSE))
+    assert close.container == container
+
+
+def test_calls_in_lanes_are_seen_after_a_heartbeat(daemon: Daemon) -> None:
+    caller, kernel, handle, container = serve(daemon)
+    report = ContainerReport(container, "m", "1", "ready", lanes=2, lane_usage=[LaneUsage(handle, 40, 1, 2_500_000, 0)])
+    kernel.send_control(Kind.HEARTBEAT, HeartbeatMeta("n1", "b1", containers=[report]))
+    kernel.receive_control(Kind.HEARTBEAT)
+    (service,), (row,) = caller.ask("services"), caller.ask("ps")
+    assert service["usage"] == {"calls": 41, "errors": 1, "busy_s": 2.5}
+    assert (row["hits"], row["lanes"]) == (41, 2)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

@@ -12,7 +12,8 @@ class Hostile:
             if "huterox-lane" in target:
                 memory = mmap.mmap(descriptor, 0)
                 reply_ring = 4096 + 1024 * 64
-                memory[reply_ring : reply_ring + 1024 * 64] = b"\x09" * (1024 * 64)
+                if len(memory) > 2 * reply_ring:  # or it is the ledger
+                    memory[reply_ring : reply_ring + 1024 * 64] = b"\x09" * (1024 * 64)
             elif "eventfd" in target:
                 os.eventfd_write(descriptor, 1)
         while True:

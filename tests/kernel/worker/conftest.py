@@ -10,7 +10,16 @@ import pytest
 from huterox_kernel.worker import runtimes
 from huterox_kernel.worker.calls import Calls
 from huterox_kernel.worker.inputs import Expected
-from huterox_shm.lane import ERROR, PART, CallerEnd, ContainerEnd, LaneConfig, create_lane
+from huterox_shm.lane import (
+    ERROR,
+    PART,
+    REQUEST_RELEASED,
+    STREAM,
+    CallerEnd,
+    ContainerEnd,
+    LaneConfig,
+    create_lane,
+)
 from huterox_wire.errors import HuteroxError
 from huterox_wire.kinds import Kind
 from huterox_wire.message import decode, encode, packed_nbytes, slice_tensors
@@ -34,7 +43,6 @@ class Bench:
         self.stages: list[str] = []
         self.model = runtimes.RUNTIMES[spec.runtime](spec, self.stages.append)
         self.calls = Calls(self.container, self.model, Expected(spec.inputs))
-        self._call_id = 0
         self.busy_us: list[int] = []  # as the answers tell it
 
     def close(self) -> None:
@@ -43,12 +51,12 @@ class Bench:
 
     def put(self, frame: bytes, *, deadline_us: int = 0, stream: bool = False) -> int:
         """Publish any bytes as a call."""
-        self._call_id += 1
         offset = self.caller.claim(len(frame))
         self.caller.write_view(offset, len(frame))[:] = frame
-        self.caller.publish_call(self._call_id, offset, len(frame), deadline_us=deadline_us, stream=stream)
+        flags = STREAM if stream else 0
+        call_id = self.caller.publish_call(None, offset, len(frame), flags=flags, deadline_us=deadline_us)
         self.caller.flush()
-        return self._call_id
+        return call_id
 
     def send(self, method: str = "predict", *, deadline_us: int = 0, stream: bool = False, **values: Any) -> int:
         params, specs, buffers = split_values(values)
@@ -61,14 +69,15 @@ class Bench:
     def run(self) -> None:
         """Let the worker do what there is to do."""
         while self.calls.look():
-            self.calls.step()
+            self.calls.step(16)
         if self.container.releases_pending:
             self.container.flush_releases()
 
     def take(self, *, keep: bool = False) -> list[tuple[int, int, Any, bool]]:
         """Answers: ring kind, call id, values or error, was the request released with it. Blocks are given back."""
         answers = []
-        for kind, call_id, offset, nbytes, released in self.caller.take():
+        for _, call_id, kind, flags, _, offset, nbytes in self.caller.take():
+            released = flags & REQUEST_RELEASED != 0
             if not nbytes:
                 answers.append((kind, call_id, None, released))
                 continue
@@ -92,7 +101,7 @@ class Bench:
 
     def lent_count(self) -> int:
         """Request blocks that the container still has."""
-        return self.caller.slab_stats().lent_count
+        return self.caller.slab_stats().out_count
 
 
 def packed(meta: CallMeta, buffers: list[Any]) -> bytes:

@@ -23,11 +23,11 @@ def test_a_call_of_1_kib_through_the_worker(bench: Callable[..., Bench], benchma
         worker.put(frame)
 
     def take() -> None:
-        for reply in worker.caller.take():
-            worker.caller.release(reply.offset)
+        for _, _, _, _, _, offset, _ in worker.caller.take():
+            worker.caller.release(offset)
         worker.caller.flush_releases()
 
     def run() -> None:
-        worker.calls.step()
+        worker.calls.step(1)
 
     benchmark.pedantic(run, setup=give, teardown=take, rounds=2000)

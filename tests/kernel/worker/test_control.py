@@ -1,6 +1,7 @@
 """The packets between kernel, zygote and worker."""
 
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,12 +67,27 @@ def test_a_packet_that_was_cut_off_is_an_error(pair: Pair) -> None:
         control.receive(ours, decode)
 
 
-def test_more_descriptors_than_are_taken_are_an_error_and_closed(pair: Pair) -> None:
+def test_of_more_descriptors_than_are_taken_none_is_kept(pair: Pair) -> None:
     ours, theirs = pair
     before = open_descriptors()
-    socket.send_fds(theirs, [b"\x80"], [theirs.fileno()] * (control.DESCRIPTORS_MAX + 5))
-    with pytest.raises(ControlError):
-        control.receive(ours, decode)
+    control.send(theirs, Progress("load"), [theirs.fileno()] * (control.DESCRIPTORS_MAX + 5))
+    assert control.receive(ours, decode) == (Progress("load"), [])
+    assert open_descriptors() == before
+
+
+def test_descriptors_beyond_the_limit_of_this_process_are_not_kept_and_the_message_is(pair: Pair) -> None:
+    ours, theirs = pair
+    before = open_descriptors()
+    control.send(theirs, Progress("load"), [theirs.fileno()] * 3)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, limits[1]))
+    try:
+        received = control.receive(ours, decode)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert received == (Progress("load"), [])
     assert open_descriptors() == before
 
 

@@ -11,7 +11,7 @@ def imported_by(module: str) -> set[str]:
     return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
 
 
-@pytest.mark.parametrize("module", ["huterox_kernel.worker.zygote_loop", "huterox_kernel.worker.loop"])
+@pytest.mark.parametrize("module", ["huterox_kernel.worker.zygote_loop", "huterox_kernel.worker.main"])
 def test_a_worker_imports_no_sockets_of_zeromq_no_event_loop_and_no_torch(module: str) -> None:
     assert not {"zmq", "asyncio", "uvloop", "torch", "psutil"} & imported_by(module)
 

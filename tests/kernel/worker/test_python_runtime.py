@@ -56,7 +56,7 @@ def test_params_that_the_constructor_does_not_take_are_a_clear_error() -> None:
 
 
 def test_a_factory_function_may_stand_for_the_class() -> None:
-    assert load("signatures.py:factory", params={"greeting": "hi"}).method("keyword")({"a": 1}) == 1
+    assert load("signatures.py:factory", params={"greeting": "hi"}).method("keyword").function(a=1) == 1
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_package_beside_the_model_file_can_be_the_entry(tmp_path: Path) -> Non
     (package / "__init__.py").write_text("")
     (package / "one.py").write_text("class Model:\n    def predict(self): return 'one'\n")
     model = load("package_of_models.one:Model", source_dir=str(tmp_path))
-    assert model.method("predict")({}) == "one"
+    assert model.method("predict").function() == "one"
 
 
 def test_a_file_may_import_what_lies_beside_it(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_file_may_import_what_lies_beside_it(tmp_path: Path) -> None:
     (tmp_path / "deep" / "model.py").write_text(
         "import sibling\nclass Model:\n    def predict(self): return sibling.value\n"
     )
-    assert load("deep/model.py:Model", source_dir=str(tmp_path)).method("predict")({}) == 3
+    assert load("deep/model.py:Model", source_dir=str(tmp_path)).method("predict").function() == 3
 
 
 def test_cuda_that_is_not_there_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_cuda_that_is_not_there_is_a_clear_error(monkeypatch: pytest.MonkeyPatch
 def call(model: python.PythonModel, name: str, **values: Any) -> Any:
     method = model.method(name)
     method.check(values.keys())
-    return method(values)
+    return method.function(**values)
 
 
 def test_positional_only_parameters_are_given_in_their_order() -> None:

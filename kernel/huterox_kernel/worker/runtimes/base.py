@@ -18,17 +18,17 @@ class LoadError(Exception):
 class Method(Protocol):
     """One method of a model.
 
-    `torch_inputs` says under which names arrays are given as torch tensors.
+    `function` is called with the inputs by keyword. `torch_inputs` says under which names arrays are given as torch
+    tensors. `allocates`: it takes `allocate` too, which gives out memory for its results (see `outputs`).
     """
 
     name: str
+    allocates: bool
+    function: Callable[..., Any]
     torch_inputs: Container[str]
 
     def check(self, names: Iterable[str]) -> None:
         """Raise InvalidInput unless the method can be called with inputs of just these names."""
-
-    def __call__(self, values: dict[str, Any]) -> Any:
-        """Call the model."""
 
 
 class Model(Protocol):

@@ -2,7 +2,8 @@
 
 The constructor gets the model file's `params`, and `device` where it has a parameter of that name. Every method of the
 class whose name has no leading underscore can be called. A parameter annotated `torch.Tensor` gets a tensor over the
-bytes that the caller sent, any other a read-only NumPy array.
+bytes that the caller sent, any other a read-only NumPy array. A keyword-only parameter `allocate` is not the caller's
+to give: see `outputs`.
 """
 
 import importlib
@@ -32,13 +33,27 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 class PythonMethod:
     """A bound method and what its signature says."""
 
-    __slots__ = ("name", "torch_inputs", "_function", "_optional", "_positional", "_required", "_takes_any")
+    __slots__ = (
+        "allocates",
+        "function",
+        "name",
+        "torch_inputs",
+        "_bound",
+        "_optional",
+        "_positional",
+        "_required",
+        "_takes_any",
+    )
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name = name
-        self._function = function
+        self._bound = function
         parameters = _signature_of(function)
+        self.allocates = any(p.name == "allocate" and p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters)
+        if self.allocates:
+            parameters = [p for p in parameters if p.name != "allocate"]
         self._positional = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY]
+        self.function = self._call_by_position if self._positional else function
         named = [p for p in parameters if p.kind in _NAMED or p.kind is inspect.Parameter.POSITIONAL_ONLY]
         self._required = frozenset(p.name for p in named if p.default is inspect.Parameter.empty)
         self._optional = {p.name: None for p in named if p.name not in self._required}
@@ -50,12 +65,9 @@ class PythonMethod:
         if names != self._required:
             check_names(self.name, names, sorted(self._required), self._optional, self._takes_any)
 
-    def __call__(self, values: dict[str, Any]) -> Any:
-        """Hot path."""
-        if self._positional:
-            first = [values.pop(name) for name in self._positional if name in values]
-            return self._function(*first, **values)
-        return self._function(**values)
+    def _call_by_position(self, /, **values: Any) -> Any:
+        first = [values.pop(name) for name in self._positional if name in values]
+        return self._bound(*first, **values)
 
 
 class PythonModel:

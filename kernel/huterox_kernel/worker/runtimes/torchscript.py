@@ -30,9 +30,11 @@ class ScriptMethod:
         import torch
 
         self.name = name
+        self.allocates = False
+        self.function = self._call
         self.torch_inputs: Container[str] = Everything()
         self._torch = torch
-        self._function = function
+        self._exported = function
         self._device = device
         self._arguments = {a.name: _is_tensor(a.type) for a in schema.arguments[1:]}  # the first is self
         self._required = [a.name for a in schema.arguments[1:] if not a.has_default_value()]
@@ -45,11 +47,11 @@ class ScriptMethod:
         if not foreign or not len(self._required) <= len(names) <= len(self._arguments):
             check_names(self.name, names, self._required, self._optional)
 
-    def __call__(self, values: dict[str, Any]) -> Any:
+    def _call(self, /, **values: Any) -> Any:
         named = values if all(name in self._arguments for name in values) else self._match(values)
         inputs = {name: self._input(name, value) for name, value in named.items()}
         with self._torch.inference_mode():
-            return _named_results(self._function(**inputs))
+            return _named_results(self._exported(**inputs))
 
     def _match(self, values: dict[str, Any]) -> dict[str, Any]:
         """Give values with foreign names to the arguments, in order: tensors to tensors, others to others."""

@@ -11,3 +11,7 @@ class PlusOne:
     def predict(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """x + 1, in x's dtype and shape."""
         return x + 1
+
+    def peek(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The same of the first element alone: what is left is the price of the way."""
+        return x[:1] + 1

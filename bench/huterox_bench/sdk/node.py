@@ -14,7 +14,7 @@ from huterox_bench.processes import Child
 
 READY_TIMEOUT_S = 60.0
 LINES_TOLD = 20
-SLOTS = 2
+SLOTS = 12
 HOST_MB = 2048
 _TICK_S = 0.02
 

@@ -1,0 +1,1 @@
+"""Calls through memory that caller and container share."""

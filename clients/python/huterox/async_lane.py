@@ -1,0 +1,369 @@
+"""A lane in an event loop: its doorbell and its connection to the kernel are watched by the loop. Twin of `lane`.
+
+Calls that begin in one turn of the loop ring the doorbell once, at its end. A call for which the lane has no room waits
+in line, up to its deadline, and is published by whoever takes answers in, or by a tick, for room may come without an
+answer (an array or a result that is garbage-collected). Full: the line is bounded; then Busy. Everything here runs in
+the loop's thread.
+"""
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
+from math import inf
+from time import monotonic
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from huterox.codec import encode_call
+from huterox.core import Limits
+from huterox.futures import Result
+from huterox.lane_core import LaneCall, LaneCore, Request, values_of
+from huterox.lease import LaneGone
+from huterox_shm.errors import LaneDead, LaneFull, PeerProtocolError
+from huterox_shm.lane import DEAD, CallerEnd
+from huterox_wire.errors import Busy, DeadlineExceeded, HuteroxError
+from huterox_wire.header import Buffer
+
+_TICK_S: Final = 0.02
+
+
+class Way(Protocol):
+    """Where a call goes that the lane gives back. See `AsyncRouted`."""
+
+    async def submit_again(self, meta: bytes, tensors: Sequence[Buffer], deadline_s: float) -> Result: ...
+
+    def stream_again(
+        self, meta: bytes, tensors: Sequence[Buffer], deadline_s: float
+    ) -> AsyncGenerator[Result, None]: ...
+
+
+class _Waiting:
+    """A call in line for room."""
+
+    __slots__ = ("call", "deadline_s", "inputs", "method")
+
+    def __init__(self, call: LaneCall, method: str, inputs: Mapping[str, Any], deadline_s: float) -> None:
+        self.call = call
+        self.method = method
+        self.inputs = inputs
+        self.deadline_s = deadline_s
+
+
+class AsyncLane:
+    """One lane, for one event loop. Owns the end and the connection to the kernel."""
+
+    def __init__(
+        self,
+        end: CallerEnd,
+        liveness: socket.socket,
+        limits: Limits,
+        on_end: Callable[["AsyncLane"], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """`on_end` is told once, when the lane is over by itself and all of its calls have ended; then `close` it."""
+        self._core = LaneCore(end, limits)
+        self._end = end
+        self._liveness = liveness
+        self._limits = limits
+        self._on_end = on_end
+        self._loop = loop
+        self._line: deque[_Waiting] = deque()
+        self._flushing = False
+        self._over = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = inf
+        self._fds = (end.fileno(), liveness.fileno())
+        loop.add_reader(self._fds[0], self._read)
+        loop.add_reader(self._fds[1], self.hang_up)
+
+    @property
+    def open(self) -> bool:
+        """Whether new calls are taken."""
+        return self._core.open
+
+    # --- calls ------------------------------------------------------------------------------------------------------
+
+    async def call(self, method: str, inputs: Mapping[str, Any], timeout_s: float) -> Result:
+        """Hot path. Call and wait for the result.
+
+        Raises:
+            LaneGone: nothing was done; the call can go another way.
+            HuteroxError: whatever ended the call instead.
+        """
+        call = LaneCall()
+        self._begin(call, method, inputs, timeout_s)
+        await self._news(call)
+        return self._core.outcome(call)
+
+    def submit(self, method: str, inputs: Mapping[str, Any], timeout_s: float, way: Way) -> "asyncio.Task[Result]":
+        """Start a call as a task of its own. The inputs have been copied when this returns.
+
+        Raises:
+            LaneGone, HuteroxError: as `call`, what is known at once.
+        """
+        call = LaneCall()
+        call.keeps_request = True
+        self._begin(call, method, inputs, timeout_s, copy=True)
+        return self._loop.create_task(self._result(call, way))
+
+    def stream(
+        self, method: str, inputs: Mapping[str, Any], timeout_s: float, way: Way
+    ) -> AsyncGenerator[Result, None]:
+        """Start a call whose result comes in parts. The inputs have been copied when this returns."""
+        call = LaneCall()
+        call.keeps_request = True
+        call.parts = deque()
+        self._begin(call, method, inputs, timeout_s, copy=True)
+        return self._parts(call, way)
+
+    def empty(self, shape: int | Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
+        """Memory of the lane's. Raises LaneGone, Busy: see `LaneCore.empty`."""
+        return self._core.empty(shape, dtype)
+
+    async def _result(self, call: LaneCall, way: Way) -> Result:
+        await self._news(call)
+        try:
+            return self._core.outcome(call)
+        except LaneGone as gone:
+            request, deadline_s = _given_back(call), gone.deadline_s
+        return await way.submit_again(*request, deadline_s)
+
+    async def _parts(self, call: LaneCall, way: Way) -> AsyncGenerator[Result, None]:
+        try:
+            while True:
+                await self._news(call)
+                if call.parts:
+                    yield values_of(call.parts.popleft())
+                else:
+                    break
+            try:
+                last = self._core.outcome(call)
+            except LaneGone as gone:
+                again = way.stream_again(*_given_back(call), gone.deadline_s)
+            else:
+                if last:
+                    yield last
+                return
+        finally:
+            self._cancel(call)
+        async for part in again:
+            yield part
+
+    async def _news(self, call: LaneCall) -> None:
+        """Hot path. Wait until the call has ended, or has a part."""
+        while not (call.done or call.parts):
+            news = call.owner = self._loop.create_future()
+            try:
+                await news
+            except BaseException:
+                self._cancel(call)
+                raise
+
+    def _cancel(self, call: LaneCall) -> None:
+        if self._core.cancel(call) and call.call_id and not self._over:
+            self._core.send_cancel(call)
+
+    # --- into the lane ----------------------------------------------------------------------------------------------
+
+    def _begin(
+        self, call: LaneCall, method: str, inputs: Mapping[str, Any], timeout_s: float, copy: bool = False
+    ) -> None:
+        """Hot path. Publish a call, or have it wait in line for room."""
+        if not self._line:
+            try:
+                self._publish(call, method, inputs, timeout_s)
+                return
+            except LaneFull as exc:
+                if not self._limits.lane_waits:
+                    raise self._core.full(exc) from exc
+        elif not self._core.open:
+            raise LaneGone()
+        if len(self._line) >= self._limits.in_flight_max:
+            raise Busy(
+                f"{len(self._line)} calls wait for room in the lane, which is the limit", waiting=len(self._line)
+            )
+        if copy:
+            inputs = {name: _copied(value) for name, value in inputs.items()}
+        self._line.append(_Waiting(call, method, inputs, monotonic() + timeout_s))
+        self._arm(monotonic() + _TICK_S)
+
+    def _publish(self, call: LaneCall, method: str, inputs: Mapping[str, Any], timeout_s: float) -> None:
+        """Hot path."""
+        try:
+            self._core.publish(call, method, inputs, timeout_s, monotonic())
+        finally:
+            # Also where there was no room: a form may have been told before that was found out.
+            if not self._flushing:
+                self._flushing = True
+                self._loop.call_soon(self._flush)
+        if call.deadline_s < self._timer_s:
+            self._arm(call.deadline_s)
+
+    def _flush(self) -> None:
+        """Hot path."""
+        self._flushing = False
+        if not self._over:
+            with suppress(LaneDead, PeerProtocolError):  # `take` will say so
+                self._core.flush()
+
+    def _move_line(self) -> None:
+        """Publish the calls in line for as long as there is room."""
+        line = self._line
+        while line:
+            waiting = line[0]
+            call = waiting.call
+            now_s = monotonic()
+            try:
+                if not call.done and now_s < waiting.deadline_s:
+                    self._publish(call, waiting.method, waiting.inputs, waiting.deadline_s - now_s)
+                elif not call.done:
+                    raise DeadlineExceeded("the lane had no room for the call in its time")
+            except LaneFull:
+                return
+            except LaneGone:
+                self._give_back(waiting)
+            except Exception as exc:  # noqa: BLE001 - it is the call's, not of whoever made room
+                call.error = exc
+                call.done = True
+                self._tell(call)
+            line.popleft()
+
+    def _give_back(self, waiting: _Waiting) -> None:
+        """A call that waited in vain: the lane is over."""
+        call = waiting.call
+        call.error = LaneGone(deadline_s=waiting.deadline_s)
+        call.done = True
+        try:
+            if call.keeps_request:
+                call.request = encode_call(waiting.method, waiting.inputs)
+        except HuteroxError as exc:
+            call.error = exc
+        self._tell(call)
+
+    # --- out of the lane --------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Hot path. Take in what has come and let it be known."""
+        if self._over:
+            return
+        try:
+            news = self._core.take()
+        except LaneDead:
+            self._lose(graceful=True)
+            return
+        except PeerProtocolError:
+            self._lose(graceful=False)
+            return
+        for call in news:
+            self._tell(call)
+        if self._line:
+            self._move_line()
+        if self._core.held:
+            self._look_after_releases()
+
+    def _look_after_releases(self) -> None:
+        """Results that are dropped make room for answers; the container must hear of it while calls wait for that."""
+        if self._end.releases_pending:
+            with suppress(LaneDead, PeerProtocolError):
+                self._end.flush_releases()
+        if self._core.in_flight_count:
+            self._arm(monotonic() + _TICK_S)
+
+    def _tell(self, call: LaneCall) -> None:
+        """Hot path. The call has ended, or has one more part."""
+        owner = call.owner
+        if owner is not None and not owner.done():
+            owner.set_result(None)
+
+    def _arm(self, due_s: float) -> None:
+        """Have `_on_time` called no later than that."""
+        if due_s >= self._timer_s or self._over:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_s = due_s
+        self._timer = self._loop.call_later(max(0.0, due_s - monotonic()), self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer, self._timer_s = None, inf
+        if self._over:
+            return
+        now_s = monotonic()
+        for call in self._core.expire(now_s):
+            self._core.send_cancel(call)
+            self._tell(call)
+        if self._line:
+            self._move_line()
+        if self._line:
+            self._arm(now_s + _TICK_S)
+        if self._core.held:
+            self._look_after_releases()
+        if self._core.next_deadline_s < inf:
+            self._arm(self._core.next_deadline_s)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def hang_up(self) -> None:
+        """The kernel's connection has ended: the lane is over, once what the container has answered is taken in."""
+        if not self._over:
+            self._read()
+            self._lose(graceful=self._end.state == DEAD)
+
+    def _lose(self, graceful: bool) -> None:
+        """The lane is over. Ends all calls."""
+        if self._over:
+            return
+        ended = self._core.lose(graceful)
+        self._let_go()
+        for call in ended:
+            self._tell(call)
+        while self._line:
+            self._give_back(self._line.popleft())
+        self._on_end(self)
+
+    def _let_go(self) -> None:
+        self._over = True
+        for fd in self._fds:
+            self._loop.remove_reader(fd)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def close(self) -> None:
+        """End the calls that are under way and let go of everything. May be called twice."""
+        if self._core.closed:
+            return
+        lost = self._over
+        self._let_go()
+        ended = self._core.close()
+        waiting = [waiting.call for waiting in self._line]
+        self._line.clear()
+        for call in ended:
+            if not lost:
+                self._core.send_cancel(call)
+            self._tell(call)
+        for call in waiting:
+            self._core.cancel(call)
+            self._tell(call)
+        with suppress(OSError):
+            self._liveness.shutdown(socket.SHUT_RDWR)  # a forked child may hold a copy: the kernel must see the end
+        self._liveness.close()
+        self._end.close()
+
+
+def _given_back(call: LaneCall) -> Request:
+    """What a call that no container has touched asks for."""
+    if call.request is None:
+        raise LaneGone("the call cannot be sent again")
+    return call.request
+
+
+def _copied(value: Any) -> Any:
+    """An input that its owner may change at once."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if hasattr(value, "detach") and hasattr(value, "clone"):  # a torch tensor
+        return value.detach().clone()
+    return value

@@ -1,0 +1,277 @@
+"""The sync shell of a lane: many threads call one container through shared memory.
+
+It is a `Channel` (see there for who reads and who sleeps) whose answers come by an eventfd. That one is
+level-triggered, so nothing is read on suspicion.
+
+A wake-up of the container costs more than a small call. So while the container has work, submitted calls are shown to
+it in batches: when enough are queued, when somebody waits for an answer, or by the background thread a tick later.
+
+The end: the container drains or dies (the lane's state says so, and its doorbell rings), or the kernel does (the
+liveness socket hangs up). Calls that the container had not touched go elsewhere, by `LaneGone` to a waiting caller and
+by the future itself otherwise; the others end as WorkerLost.
+"""
+
+import select
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from math import inf
+from time import monotonic
+from typing import Any, Final
+
+import numpy as np
+
+from huterox.channel import Channel
+from huterox.core import Limits
+from huterox.lane_core import LaneCall, LaneCore
+from huterox.lane_futures import LaneFuture, LaneStream, Router
+from huterox_shm.errors import LaneDead, LaneFull, PeerProtocolError, ShmError
+from huterox_shm.lane import DEAD, CallerEnd
+
+_QUEUED_MAX: Final = 16
+"""So many calls are shown to a container that has work; one that has none sees the first at once."""
+
+_ROOM_LOOK_S: Final = 0.05
+_RELEASE_LOOK_S: Final = 0.01
+
+
+class LaneConnection(Channel[LaneCall]):
+    """One lane, for all threads of this process.
+
+    Args:
+        end: taken over, and closed by `close`.
+        liveness: the kernel's connection for this lane, taken over.
+        on_end: told once, without the lock and in any thread, when the lane is over and no call is in flight in it.
+    """
+
+    core: LaneCore
+
+    def __init__(
+        self, end: CallerEnd, liveness: socket.socket, limits: Limits, on_end: Callable[["LaneConnection"], None]
+    ) -> None:
+        self._end = end
+        self._liveness = liveness
+        self._waits = limits.lane_waits
+        self._on_end: Callable[[LaneConnection], None] | None = on_end
+        self._rooms: list[LaneCall] = []  # waited for by those whose call found no room
+        super().__init__(LaneCore(end, limits))
+        self._publish = self.core.publish
+
+    # --- calls ------------------------------------------------------------------------------------------------------
+
+    @property
+    def open(self) -> bool:
+        """Whether new calls are taken."""
+        return self.core.open
+
+    def call(self, method: str, inputs: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Hot path. Call and wait for the result.
+
+        Raises:
+            LaneGone: the call has not happened, and is for another way.
+            HuteroxError: what ended it instead.
+        """
+        call = LaneCall()
+        try:
+            with self._lock:
+                self._publish(call, method, inputs, timeout_s, monotonic())
+                self.core.flush()
+                self._unread = False
+                lead = not self._led
+                if lead:
+                    self._led = True
+                    self._polled_for = call
+        except ShmError as exc:
+            self._start_later(exc, call, method, inputs, timeout_s)
+            lead = False
+        try:
+            if lead:
+                self._lead(call, inf)
+            if self._ended:
+                self.settle_ended()
+            if not call.done:
+                self.wait(call)
+        except BaseException:
+            self.cancel(call)
+            raise
+        return self.core.outcome(call)
+
+    def submit(self, method: str, inputs: Mapping[str, Any], timeout_s: float, router: Router) -> LaneFuture:
+        """Hot path. Start a call. `router` takes it up should the container end without having touched it.
+
+        Raises:
+            LaneGone, HuteroxError: it has not been started.
+        """
+        call = LaneCall()
+        future = LaneFuture(self, call, router)
+        call.future = future
+        call.keeps_request = True
+        lock = self._lock
+        try:
+            with lock:
+                core = self.core
+                self._publish(call, method, inputs, timeout_s, monotonic())
+                queued = core.queued_count
+                if queued >= _QUEUED_MAX or len(self._end.calls) == queued:
+                    core.flush()
+                self._background.look_after()
+        except ShmError as exc:
+            self._start_later(exc, call, method, inputs, timeout_s)
+        return future
+
+    def stream(self, method: str, inputs: Mapping[str, Any], timeout_s: float, router: Router) -> LaneStream:
+        """Start a call whose result comes in parts. Raises as `submit`."""
+        call = LaneCall()
+        call.parts = deque()
+        call.keeps_request = True
+        stream = LaneStream(self, call, router)
+        try:
+            with self._lock:
+                self._publish(call, method, inputs, timeout_s, monotonic())
+                self.core.flush()
+                self._background.look_after()
+        except ShmError as exc:
+            self._start_later(exc, call, method, inputs, timeout_s)
+        return stream
+
+    def empty(self, shape: int | Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
+        """See `LaneCore.empty`."""
+        with self._lock:
+            return self.core.empty(shape, dtype)
+
+    def _start_later(
+        self, exc: ShmError, call: LaneCall, method: str, inputs: Mapping[str, Any], timeout_s: float
+    ) -> None:
+        """A call that could not be started at once: wait for room, as long as its time lasts; or say why not."""
+        until_s = monotonic() + timeout_s
+        while True:
+            if isinstance(exc, LaneDead | PeerProtocolError):
+                self._look()
+                raise self.core.gone() from exc
+            if not isinstance(exc, LaneFull):
+                raise exc
+            left_s = until_s - monotonic()
+            if not self._waits or left_s <= 0:
+                raise self.core.full(exc) from None
+            self._wait_for_room(min(until_s, monotonic() + _ROOM_LOOK_S))
+            try:
+                with self._lock:
+                    self._publish(call, method, inputs, max(until_s - monotonic(), 1e-6), monotonic())
+                    self.core.flush()
+                    self._background.look_after()
+                return
+            except ShmError as again:
+                exc = again
+
+    def _wait_for_room(self, until_s: float) -> None:
+        """Until an answer has come, which gives a place and perhaps a block back; a dropped array rings no bell."""
+        room = LaneCall()
+        with self._lock:
+            self._rooms.append(room)
+        try:
+            self.wait(room, until_s)
+        finally:
+            with self._lock:
+                if room in self._rooms:
+                    self._rooms.remove(room)
+
+    # --- the channel's hooks ----------------------------------------------------------------------------------------
+
+    def _register_descriptors(self, poller: "select.poll") -> None:
+        poller.register(self._end.fileno(), select.POLLIN)
+        poller.register(self._liveness.fileno(), 0)
+
+    def _poll(self, wait_s: float) -> None:
+        """Hot path. A result that is dropped rings no bell, and the container may be waiting for its room."""
+        if self.core.held or self._end.releases_pending:
+            wait_s = min(wait_s, _RELEASE_LOOK_S)
+        super()._poll(wait_s)
+
+    def _read_if_any(self) -> None:
+        self._unread = False
+
+    def _read(self) -> None:
+        """Hot path."""
+        self._reads += 1
+        self._unread = False
+        core = self.core
+        try:
+            if core.queued_count:
+                core.flush()
+            news = core.take()
+            if (core.dropped or not news) and core.in_flight_count and self._end.releases_pending:
+                core.tell_releases()
+        except LaneDead:
+            self._lose(graceful=True)
+            return
+        except PeerProtocolError:
+            self._lose(graceful=False)
+            return
+        if self._followers or self._rooms or self._polled_for is not None:
+            for call in news:
+                self._tell(call)
+        else:
+            ended = self._ended
+            for call in news:
+                if call.owner is not None and call.done:
+                    ended.append(call)
+        if news and self._rooms:
+            self._tell_rooms()
+        if not self._end.calls and not core.open:
+            self._lose(graceful=True)
+
+    def _tell_rooms(self) -> None:
+        rooms, self._rooms = self._rooms, []
+        for room in rooms:
+            room.done = True
+            self._tell(room)
+
+    def _lose(self, graceful: bool) -> None:
+        """The lane is over: end what is in flight. Under the lock."""
+        if self._on_end is None:
+            return
+        for call in self.core.lose(graceful):
+            self._tell(call)
+        self._tell_rooms()
+        on_end, self._on_end = self._on_end, None
+        threading.Thread(target=on_end, args=(self,), name="huterox-lane-end", daemon=True).start()
+
+    def _send_cancel(self, call: LaneCall) -> None:
+        if call.call_id:
+            self.core.send_cancel(call)
+
+    def _look(self) -> None:
+        """Take in what there is, without waiting for more."""
+        with self._lock:
+            if not self.core.closed:
+                self._read()
+        if self._ended:
+            self.settle_ended()
+
+    def hang_up(self) -> None:
+        """The kernel has closed its side: the lane is over. Any thread, any number of times."""
+        with self._lock:
+            if self.core.closed or self._on_end is None:
+                return
+            with suppress(ShmError):
+                while self.core.take():  # what was answered is as good as ever
+                    pass
+            # Marked dead by the kernel: the container's last word is final. Otherwise it is the kernel that has died.
+            self._lose(graceful=self._end.state == DEAD)
+        if self._ended:
+            self.settle_ended()
+
+    def _on_hangup(self, fd: int) -> None:
+        with suppress(KeyError):
+            self._poller.unregister(fd)
+        self.hang_up()
+
+    def _close_transport(self) -> None:
+        self._on_end = None
+        with suppress(OSError):  # a forked child's copy must not hide this end
+            self._liveness.shutdown(socket.SHUT_RDWR)
+        self._liveness.close()
+        self._end.close()
+        self.core.let_go()

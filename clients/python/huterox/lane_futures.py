@@ -1,0 +1,214 @@
+"""What `submit` and `stream` return where the call travels through a lane."""
+
+import threading
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from huterox.futures import CallFuture, Result, Stream
+from huterox.lane_core import LaneCall, values_of
+from huterox.lease import LaneGone
+from huterox_wire.errors import HuteroxError
+from huterox_wire.header import Buffer
+
+if TYPE_CHECKING:
+    from huterox.lane import LaneConnection
+
+_FUTURE_FIELDS: Final = frozenset({"_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks"})
+_making = threading.Lock()
+
+
+class Router(Protocol):
+    """Takes calls up that their container had not touched when it ended."""
+
+    def submit_again(self, meta: bytes, tensors: Sequence[Buffer], deadline_s: float) -> "Future[Result]": ...
+    def stream_again(self, meta: bytes, tensors: Sequence[Buffer], deadline_s: float) -> Stream: ...
+
+
+class LaneFuture(CallFuture):
+    """See `CallFuture`.
+
+    Future's own machinery (a condition and two lists) costs more than a whole call, and most futures are only asked for
+    their result. So it is made when something first touches it: callbacks, `concurrent.futures.wait`, cancellation.
+    From then on the lane tells this future of its call's end (`settle`).
+    """
+
+    def __init__(self, lane: "LaneConnection", call: LaneCall, router: Router) -> None:
+        self._lane = lane
+        self._call = call
+        self._router = router
+
+    def __getattr__(self, name: str) -> Any:
+        """Comes only for what is not there."""
+        if name not in _FUTURE_FIELDS:
+            raise AttributeError(name)
+        if self._make():
+            self._attend()
+        return self.__dict__[name]
+
+    def _make(self) -> bool:
+        """Have Future's machinery from now on. False: it was there."""
+        with _making:
+            if "_condition" in self.__dict__:
+                return False
+            super().__init__()
+            return True
+
+    def _attend(self) -> None:
+        """Be told of the end from now on, or settle at once."""
+        call = self._call
+        with self._lane._lock:
+            done = call.done
+            if not done:
+                call.owner = self
+        if done and self._lane.claim(call) is None:
+            self.settle(call)
+
+    def settle(self, call: LaneCall) -> None:
+        """The call has ended (see `channel.Owner`)."""
+        self._make()
+        call.future = None
+        try:
+            result = self._lane.core.outcome(call)
+        except LaneGone as gone:
+            self._route(call, gone)
+        except Exception as exc:  # noqa: BLE001 - it would otherwise end the call of whichever thread runs this
+            self._fail(exc)
+        else:
+            with suppress(InvalidStateError):  # cancelled meanwhile
+                self.set_result(result)
+
+    def _route(self, call: LaneCall, gone: LaneGone) -> None:
+        """The container had not touched the call: another takes it up."""
+        request, call.request = call.request, None
+        if request is None:
+            self._fail(gone)
+            return
+        try:
+            again = self._router.submit_again(*request, gone.deadline_s)
+        except HuteroxError as exc:
+            self._fail(exc)
+            return
+        self.__dict__["_again"] = again
+        again.add_done_callback(self._follow)
+
+    def _follow(self, again: "Future[Result]") -> None:
+        with suppress(InvalidStateError):
+            if again.cancelled():
+                self.cancel()
+            elif (error := again.exception()) is not None:
+                self._fail(error)
+            else:
+                self.set_result(again.result())
+
+    def _fail(self, error: BaseException) -> None:
+        with suppress(InvalidStateError):
+            self.set_exception(error)
+
+    def done(self) -> bool:
+        call = self._call
+        if "_condition" in self.__dict__ or type(call.error) is LaneGone:
+            return super().done()
+        return call.done
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Hot path."""
+        call = self._call
+        if not call.done:
+            timeout = self._wait(timeout)
+        if "_condition" in self.__dict__ or not call.done or type(call.error) is LaneGone:
+            return self._late_result(timeout)
+        call.future = None
+        return self._lane.core.outcome(call)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        timeout = self._wait(timeout)
+        if not self.done():
+            self._await_again(timeout)
+        return super().exception(timeout)
+
+    def _late_result(self, timeout: float | None) -> Result:
+        self._await_again(timeout)
+        return super().result(timeout)
+
+    def _await_again(self, timeout: float | None) -> None:
+        """Where the call goes on elsewhere, a thread that waits for it must wait there: it may have to read."""
+        if not super().done() and (again := self.__dict__.get("_again")) is not None:
+            with suppress(BaseException):  # told by this future's own outcome
+                again.exception(timeout)
+
+    def _wait(self, timeout: float | None) -> float | None:
+        """Read until the call has ended or `timeout` is over; returns what is left of it."""
+        call = self._call
+        until_s = inf if timeout is None else monotonic() + timeout
+        if not call.done:
+            self._lane.wait(call, until_s)
+            if not call.done:
+                return 0.0
+        owner = self._lane.claim(call) if call.owner is not None else None
+        if owner is not None:
+            owner.settle(call)
+        return None if timeout is None else max(0.0, until_s - monotonic())
+
+    def cancel(self) -> bool:
+        """Give the call up and tell the container. False: it has ended already."""
+        call = self._call
+        if call.done or not self._lane.cancel(call):
+            again = self.__dict__.get("_again")
+            if again is None or not again.cancel():
+                return self.cancelled()
+        super().cancel()
+        self.set_running_or_notify_cancel()
+        return True
+
+
+class LaneStream(Stream):
+    """See `Stream`."""
+
+    def __init__(self, lane: "LaneConnection", call: LaneCall, router: Router) -> None:
+        self._lane = lane
+        self._call = call
+        self._router = router
+        self._again: Stream | None = None
+        self._over = False
+        self._finalizer = weakref.finalize(self, lane.abandon, call)
+        self._finalizer.atexit = False
+
+    def __next__(self) -> Result:
+        call = self._call
+        while not self._over:
+            if self._again is not None:
+                return next(self._again)
+            if call.parts:
+                return values_of(call.parts.popleft())
+            if not call.done:
+                self._lane.wait(call)
+            elif last := self._end(call):
+                return last
+        raise StopIteration
+
+    def _end(self, call: LaneCall) -> Result:
+        """What the final answer holds: nothing for a stream, the result of a method that does not stream."""
+        self._finalizer.detach()
+        try:
+            self._over = True
+            return self._lane.core.outcome(call)
+        except LaneGone as gone:
+            request, call.request = call.request, None
+            if request is None:
+                raise
+            self._over = False
+            self._again = self._router.stream_again(*request, gone.deadline_s)
+            return {}
+
+    def close(self) -> None:
+        """Stop the model between two parts, if it still runs."""
+        self._over = True
+        self._finalizer.detach()
+        self._lane.cancel(self._call)
+        if self._again is not None:
+            self._again.close()

@@ -1,0 +1,83 @@
+"""Counts the calls that pass by lanes. The switchboard does not see them: kernels report totals, this the difference.
+
+A total is counted once, whatever becomes of reports: what has been counted is remembered for each container and
+service, also for a container that is gone or whose node is lost, since a report may come twice, and a kernel may come
+back. The totals of a container that is met for the first time count in full.
+
+What it does not do: survive the switchboard. A new one begins at 0 with everything, its counters of services included.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from huterox_connector.core.ids import ContainerId, ServiceId
+from huterox_connector.core.records import Container, Service
+from huterox_wire.nodes import LaneUsage
+
+REMEMBERED_MAX: Final = 4096
+"""Containers that are gone and whose totals are still remembered."""
+
+_Totals = tuple[int, int, int]
+"""Calls, errors, microseconds."""
+
+_NONE: Final[_Totals] = (0, 0, 0)
+
+
+@dataclass(slots=True)
+class Fresh:
+    """What a report told that was not counted yet. `last_s` is when the last of these calls was; 0: there was none."""
+
+    calls: int = 0
+    errors: int = 0
+    last_s: float = 0.0
+
+
+class LaneUse:
+    """Moves the counters of services; those of containers are its asker's."""
+
+    def __init__(self, services: dict[ServiceId, Service], containers: dict[ContainerId, Container]) -> None:
+        """
+        Args:
+            services, containers: the registry's, read only.
+        """
+        self._services = services
+        self._containers = containers
+        self._counted: OrderedDict[ContainerId, dict[ServiceId, _Totals]] = OrderedDict()
+
+    def count(self, container: ContainerId, usage: Iterable[LaneUsage], now_s: float) -> Fresh:
+        """Count what is new in a container's totals. A service that was deleted meanwhile counts for the container."""
+        fresh = Fresh()
+        for reported in usage:
+            calls, errors, busy_us = self._new_in(container, reported)
+            if not (calls or errors or busy_us):
+                continue
+            last_s = now_s - max(reported.idle_us, 0) * 1e-6
+            fresh.calls += calls
+            fresh.errors += errors
+            fresh.last_s = max(fresh.last_s, last_s)
+            if (service := self._services.get(reported.service)) is not None:
+                service.hits += calls
+                service.errors += errors
+                service.busy_s += busy_us * 1e-6
+                service.last_hit_s = max(service.last_hit_s, last_s)
+        return fresh
+
+    def _new_in(self, container: ContainerId, reported: LaneUsage) -> _Totals:
+        """The difference to what was counted. A total that has become smaller is none: nothing is taken back."""
+        counted = self._counted.get(container)
+        if counted is None:
+            counted = self._remember(container)
+        calls, errors, busy_us = known = counted.get(reported.service, _NONE)
+        totals = (max(calls, reported.calls), max(errors, reported.errors), max(busy_us, reported.busy_us))
+        if totals == known:
+            return _NONE
+        counted[reported.service] = totals
+        return totals[0] - calls, totals[1] - errors, totals[2] - busy_us
+
+    def _remember(self, container: ContainerId) -> dict[ServiceId, _Totals]:
+        counted = self._counted[container] = {}
+        if len(self._counted) > REMEMBERED_MAX + len(self._containers):
+            del self._counted[next(cid for cid in self._counted if cid not in self._containers and cid != container)]
+        return counted

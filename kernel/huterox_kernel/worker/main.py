@@ -1,0 +1,85 @@
+"""The worker's main program: load the model, then serve its lanes until told to end."""
+
+import itertools
+import os
+import socket
+import sys
+import time
+from typing import Any, Final
+
+from huterox_kernel.worker import control, runtimes
+from huterox_kernel.worker.control import ControlError, Failed, Progress, Ready, Start, StartSent
+from huterox_kernel.worker.inputs import Expected
+from huterox_kernel.worker.loop import DECODE, Loop
+from huterox_kernel.worker.runtimes.base import Announce, LoadError, Model
+from huterox_kernel.worker.tracebacks import reason_of, traceback_of
+from huterox_shm.lane import ContainerEnd, LaneDescriptors
+from huterox_shm.ledger import Ledger
+from huterox_wire.nodes import ModelSpec
+
+DESCRIPTORS: Final = 5  # the start file, the kernel's lane's three, the ledger
+
+
+def serve(control_descriptor: int, fork_s: float) -> int:
+    """Be a worker. Returns the process's exit code."""
+    sock = socket.socket(fileno=control_descriptor)
+    received = control.receive(sock, DECODE)
+    if received is None:
+        return 0
+    start, lane, ledger = _begin(*received)
+    try:
+        expected = Expected(start.model.inputs)
+        model, timings_s = _load(start, sock)
+    except BaseException as exc:  # noqa: BLE001 - whatever it is, the kernel must learn why there is no model
+        _report_failure(sock, exc)
+        return 1
+    loop = Loop(sock, lane, ledger, model, expected)
+    control.send(sock, Ready({"fork": fork_s, **timings_s}))
+    return loop.run()
+
+
+def _begin(message: Any, descriptors: list[int]) -> tuple[Start, ContainerEnd, Ledger]:
+    if not isinstance(message, StartSent) or len(descriptors) != DESCRIPTORS:
+        raise ControlError(f"expected a start with {DESCRIPTORS} descriptors, got {message} with {len(descriptors)}")
+    start_file, memfd, request_doorbell, reply_doorbell, ledger = descriptors
+    lane = ContainerEnd.attach(LaneDescriptors(memfd, request_doorbell, reply_doorbell))
+    return control.read_start(start_file), lane, Ledger.attach(ledger)
+
+
+def _load(start: Start, sock: socket.socket) -> tuple[Model, dict[str, float]]:
+    """The model, and how long each stage of its load took."""
+    spec = start.model
+    if os.path.isdir(spec.source_dir):  # noqa: PTH112 - no Path for a text that may be empty
+        os.chdir(spec.source_dir)
+    marks: list[tuple[str, float]] = []
+
+    def announce(stage: str) -> None:
+        marks.append((stage, time.monotonic()))
+        control.send(sock, Progress(stage))
+        if stage != "import":
+            _limit_torch_threads(start.torch_threads)
+
+    _limit_torch_threads(start.torch_threads)
+    model = _runtime_of(spec, announce)
+    marks.append(("", time.monotonic()))
+    return model, {stage: after - at for (stage, at), (_, after) in itertools.pairwise(marks)}
+
+
+def _runtime_of(spec: ModelSpec, announce: Announce) -> Model:
+    load = runtimes.RUNTIMES.get(spec.runtime)
+    if load is None:
+        raise LoadError(f"unknown runtime {spec.runtime!r} (known: {', '.join(runtimes.RUNTIMES)})")
+    return load(spec, announce)
+
+
+def _limit_torch_threads(count: int) -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "set_num_threads"):
+        torch.set_num_threads(count)
+
+
+def _report_failure(sock: socket.socket, exc: BaseException) -> None:
+    text = traceback_of(exc)
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the container's log
+    reason = str(exc) if isinstance(exc, LoadError) else reason_of(exc)
+    control.send(sock, Failed(reason[: control.REASON_NBYTES_MAX], text))

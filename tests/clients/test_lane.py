@@ -1,0 +1,512 @@
+"""Calls through a lane: the sync shell over real shared memory, against the worker's own code in a thread."""
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from tests.clients.containers import MIB, WAIT_S, ContainerDouble
+from tests.clients.lanes import eventually
+
+import huterox
+from huterox.core import Limits
+from huterox.lane import LaneConnection
+from huterox.lease import LaneGone
+from huterox_wire.forms import FORMS_MAX
+
+Open = Callable[..., tuple[LaneConnection, ContainerDouble]]
+
+
+class NoWay:
+    """No call is expected to be given back."""
+
+    def submit_again(self, *_: Any) -> Any:
+        raise AssertionError("a call was given back")
+
+    stream_again = submit_again
+
+
+NO_WAY = NoWay()
+
+
+@pytest.fixture
+def open_lane() -> Iterator[Open]:
+    opened: list[Any] = []
+
+    def open_lane(limits: Limits | None = None, **options: Any) -> tuple[LaneConnection, ContainerDouble]:
+        container = ContainerDouble(**options)
+        ends: list[LaneConnection] = []
+        lane = LaneConnection(container.end, container.liveness, limits or Limits(), ends.append)
+        opened.append((lane, container))
+        return lane, container
+
+    yield open_lane
+    for lane, container in opened:
+        container.model.go.set()
+        lane.close()
+        container.close()
+
+
+@pytest.fixture
+def lane(open_lane: Open) -> LaneConnection:
+    return open_lane()[0]
+
+
+def call(lane: LaneConnection, method: str = "predict", /, timeout_s: float = WAIT_S, **inputs: Any) -> Any:
+    return lane.call(method, inputs, timeout_s)
+
+
+# --- what is carried --------------------------------------------------------------------------------------------------
+
+
+ARRAYS = {
+    "small": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "no bytes": np.zeros((0, 4), np.float32),
+    "no dimensions": np.array(7, np.int16),
+    "one byte": np.ones(1, np.uint8),
+    "large": np.arange(300_000, dtype=np.int64),
+    "bools": np.array([True, False]),
+    "big-endian": np.arange(5, dtype=">i4"),
+    "transposed": np.arange(12).reshape(3, 4).T,
+    "every second": np.arange(20)[::2],
+    "backwards": np.arange(20)[::-1],
+    "a view": np.arange(20)[3:9],
+    "Fortran": np.asfortranarray(np.arange(12).reshape(3, 4)),
+    "complex": np.array([1 + 2j]),
+    "bfloat16": np.ones(3, ml_dtypes.bfloat16),
+    "read-only": np.frombuffer(b"12345678", np.uint8),
+    "a subclass": np.arange(3).view(np.recarray),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_an_array_comes_back_as_it_went_the_first_time_and_again(lane, name):
+    array = ARRAYS[name]
+    for _ in range(3):
+        result = call(lane, x=array)["x"]
+        np.testing.assert_array_equal(result, np.asarray(array))
+        assert result.dtype == array.dtype.newbyteorder("=")
+        assert result.shape == array.shape
+        assert not result.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {},
+        {"a": None, "b": True, "c": 1, "d": "text", "e": 1.5, "f": b"few"},
+        {"flag": True, "number": 1},
+        {"flag": 1, "number": True},
+        {"x": float("inf"), "y": -0.0, "z": 0.0},
+        {"blob": b"x" * 256},
+        {"blob": b"y" * 100_000},
+        {"list": [1, [2.5, None]], "map": {"a": {"b": b"c"}}},
+        {"text": "ä" * 5000},
+        {"number": 2**63, "least": -(2**63)},
+    ],
+    ids=lambda inputs: ",".join(inputs),
+)
+def test_plain_values_come_back_as_they_went_the_first_time_and_again(lane, inputs):
+    for _ in range(3):
+        result = call(lane, **inputs)
+        assert result == inputs
+        assert [type(value) for value in result.values()] == [type(inputs[name]) for name in result]
+
+
+def test_zero_and_minus_zero_and_true_and_one_are_told_apart(lane):
+    for value in (0.0, -0.0, 0, False, 1, True, 1.0):
+        result = call(lane, value=value)["value"]
+        assert (repr(result), type(result)) == (repr(value), type(value))
+    for _ in range(2):
+        assert np.isnan(call(lane, value=float("nan"))["value"])
+
+
+def test_many_inputs_of_all_kinds_travel_together(lane):
+    inputs = {"x": np.arange(5), "blob": b"z" * 300, "n": 3, "y": np.zeros((2, 0)), "s": "text", "w": np.ones((9, 9))}
+    for _ in range(3):
+        result = call(lane, **inputs)
+        assert list(result) == list(inputs) or set(result) == set(inputs)
+        np.testing.assert_array_equal(result["w"], inputs["w"])
+        assert (result["blob"], result["n"], result["s"], result["y"].shape) == (b"z" * 300, 3, "text", (2, 0))
+
+
+def test_what_changes_from_call_to_call_is_what_the_container_sees(lane):
+    for index in range(2000):
+        result = call(lane, n=index, text=f"prompt {index}", x=np.full(3, index))
+        assert (result["n"], result["text"], result["x"].tolist()) == (index, f"prompt {index}", [index] * 3)
+
+
+def test_more_forms_than_there_are_numbers_take_turns(lane):
+    for _ in range(2):
+        for size in range(1, FORMS_MAX + 50):
+            assert call(lane, x=np.full(size, size))["x"].tolist() == [size] * size
+
+
+def test_a_number_that_comes_to_mean_another_form_does_not_change_queued_calls(open_lane):
+    lane, container = open_lane(ring_entries=2048, paused=True)
+    futures = [lane.submit("predict", {"x": np.full(size, size)}, WAIT_S, NO_WAY) for size in range(1, FORMS_MAX + 200)]
+    container.running.set()
+    for size, future in enumerate(futures, 1):
+        assert future.result(WAIT_S)["x"].tolist() == [size] * size
+
+
+def test_torch_tensors_travel(lane):
+    torch = pytest.importorskip("torch")
+    for tensor in (torch.arange(6).reshape(2, 3), torch.arange(6).reshape(2, 3).T, torch.ones(3, dtype=torch.bfloat16)):
+        for _ in range(2):
+            result = call(lane, x=tensor)["x"]
+            assert torch.equal(torch.as_tensor(result.astype(np.float32)), tensor.float())
+
+
+def test_inputs_may_have_any_names(lane):
+    names = {"timeout": 2, "method": 3, "inputs": 4, "ä b": 5}
+    assert call(lane, **names) == names
+
+
+def test_bad_inputs_are_refused_and_the_lane_stays_as_it_was(open_lane):
+    lane, container = open_lane()
+    for bad in (object(), np.array([object()]), {1: 2}, [np.zeros(3)], np.zeros((1,) * 9), 2**64, np.zeros(1, "M8[s]")):
+        for _ in range(2):
+            with pytest.raises(huterox.InvalidInput):
+                call(lane, x=bad)
+            with pytest.raises(huterox.InvalidInput):
+                call(lane, x=bad, y=np.zeros(3))
+    for method in (np.zeros(3), 5, None, ["predict"]):
+        with pytest.raises(huterox.InvalidInput, match="given by its name"):
+            lane.call(method, {}, WAIT_S)  # type: ignore[arg-type]
+        with pytest.raises(huterox.InvalidInput, match="given by its name"):
+            lane.call(method, {"x": np.zeros(3)}, WAIT_S)  # type: ignore[arg-type]
+    for timeout_s in (0, -1.0, "soon", float("nan"), 1e9, None):
+        with pytest.raises(huterox.InvalidInput, match="timeout"):
+            lane.call("predict", {"x": np.zeros(3)}, timeout_s)  # type: ignore[arg-type]
+    with pytest.raises(huterox.TooLarge):
+        call(lane, x=["a" * 1000] * 2000)
+    with pytest.raises(huterox.TooLarge):
+        call(lane, **{f"x{index}": np.zeros(3) for index in range(65)})
+    assert call(lane, x=1) == {"x": 1}
+    assert container.error is None
+    assert not lane._end.calls
+    assert lane._end.slab_stats().out_count == 0
+
+
+def test_a_models_refusal_and_error_come_as_what_they_are(lane):
+    with pytest.raises(huterox.ModelError, match="no such luck") as caught:
+        call(lane, "fail", x=np.zeros(3))
+    assert "ValueError" in caught.value.details["traceback"]
+    for _ in range(2):
+        with pytest.raises(huterox.NotFound, match="dance"):
+            call(lane, "dance", x=np.zeros(3))
+        with pytest.raises(huterox.InvalidInput, match="seconds"):
+            call(lane, "slow", x=1)
+        with pytest.raises(huterox.InvalidInput):
+            lane.call("m" * 200, {}, WAIT_S)
+    assert call(lane, x=1) == {"x": 1}
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_memory_of_the_lane_is_passed_without_a_copy_and_again_and_again(open_lane):
+    lane, container = open_lane()
+    array = lane.empty((100, 100), "float32")
+    assert array.ctypes.data % 64 == 0
+    for value in range(3):
+        array[:] = value
+        assert (call(lane, x=array)["x"] == value).all()
+    call(lane, "keep", x=array)
+    array[0, 0] = 42  # what the model has kept is this very memory
+    assert container.model.kept[-1][0, 0] == 42
+    container.model.kept.clear()
+
+
+def test_arrays_in_the_lane_and_others_travel_together(lane):
+    inside, outside = lane.empty(1000, "int64"), np.arange(500)
+    inside[:] = 7
+    for _ in range(3):
+        result = call(lane, a=outside, b=inside, c=b"x" * 300, n=1, d=np.zeros(0))
+        assert (result["b"] == 7).all()
+        np.testing.assert_array_equal(result["a"], outside)
+        assert (result["c"], result["n"], result["d"].shape) == (b"x" * 300, 1, (0,))
+
+
+def test_the_same_array_of_the_lane_may_be_two_inputs(lane):
+    array = lane.empty(10, "int64")
+    array[:] = 3
+    result = call(lane, a=array, b=array)
+    assert result["a"].tolist() == result["b"].tolist() == [3] * 10
+
+
+def test_parts_and_shapes_of_an_array_of_the_lane_are_carried_as_what_they_are(lane):
+    array = lane.empty((4, 6), "int32")
+    array[:] = np.arange(24).reshape(4, 6)
+    expected = np.array(array)
+    for part in (np.s_[1], np.s_[:, 1], np.s_[::2], np.s_[::-1], np.s_[:]):
+        np.testing.assert_array_equal(call(lane, x=array[part])["x"], expected[part])
+    np.testing.assert_array_equal(call(lane, x=array.reshape(24))["x"], expected.reshape(24))
+    np.testing.assert_array_equal(call(lane, x=array.T)["x"], expected.T)
+
+
+@pytest.mark.parametrize("shape", [0, (), (0, 3), 1, (3, 5)])
+def test_memory_of_the_lane_has_any_shape(lane, shape):
+    array = lane.empty(shape, "bfloat16")
+    array[...] = 1.5
+    assert call(lane, x=array)["x"].shape == array.shape
+
+
+def test_memory_of_the_lane_comes_back_when_its_last_view_goes(lane):
+    for _ in range(200):
+        array = lane.empty(MIB, "uint8")
+        view = array[5:].reshape(-1)
+        del array
+        gc.collect(0)
+        view[:] = 1
+        del view
+    assert lane._end.owned_count <= 1
+
+
+def test_memory_that_is_used_by_a_call_outlives_its_owner(open_lane):
+    lane, container = open_lane(paused=True)
+    futures = []
+    for value in range(5):
+        array = lane.empty(1000, "int64")
+        array[:] = value
+        futures.append(lane.submit("predict", {"x": array}, WAIT_S, NO_WAY))
+        del array
+    container.running.set()
+    assert [set(future.result(WAIT_S)["x"].tolist()) for future in futures] == [{value} for value in range(5)]
+
+
+def test_memory_that_cannot_be_is_refused(lane):
+    for shape, dtype in ((3, "float99"), (3, "O"), ((-1, 2), "float32")):
+        with pytest.raises(huterox.InvalidInput):
+            lane.empty(shape, dtype)
+    with pytest.raises(LaneGone):
+        lane.empty(64 * MIB, "uint8")
+    held = []
+    with pytest.raises(huterox.Busy, match="arrays made by empty"):
+        while True:
+            held.append(lane.empty(2 * MIB, "uint8"))
+
+
+def test_large_results_stay_where_they_are_until_their_last_view_goes(lane):
+    result = call(lane, "array", n=100_000)
+    view = result["x"][5:10]
+    del result
+    for index in range(50):
+        assert call(lane, "array", n=100_000)["x"][-1] == 99_999, index
+    assert view.tolist() == [5, 6, 7, 8, 9]
+    assert len(lane.core.held) == 1
+    del view
+    assert not lane.core.held
+
+
+def test_a_thousand_small_results_may_be_kept(lane):
+    results = [call(lane, x=np.full(100, index)) for index in range(1000)]
+    assert all((result["x"] == index).all() for index, result in enumerate(results))
+    assert not lane.core.held
+
+
+def test_results_that_are_kept_never_take_the_containers_room(open_lane):
+    lane, _ = open_lane(half_nbytes=4 * MIB)
+    kept = [call(lane, "array", n=100_000)["x"] for _ in range(20)]
+    assert sum(lane.core.held.values()) <= 2 * MIB
+    assert all(array[-1] == 99_999 for array in kept)
+    kept.clear()
+    assert not lane.core.held
+    assert call(lane, "array", n=100_000)["x"][-1] == 99_999
+
+
+def test_an_answer_that_no_lane_of_this_size_carries_is_an_error(open_lane):
+    lane, _ = open_lane(half_nbytes=4 * MIB)
+    with pytest.raises(huterox.TooLarge):
+        call(lane, "array", n=1_000_000)
+    assert call(lane, x=1) == {"x": 1}
+
+
+def test_results_outlive_the_lane(open_lane):
+    lane, container = open_lane()
+    large, small = call(lane, "array", n=100_000)["x"], call(lane, "array", n=10)["x"]
+    container.die()
+    lane.close()
+    container.close()
+    assert (large[-1], small[-1]) == (99_999, 9)
+    del large
+    gc.collect()
+
+
+def test_inputs_that_a_model_keeps_are_not_overwritten(open_lane):
+    lane, container = open_lane()
+    for index in range(20):
+        call(lane, "keep", x=np.full(5000, index))
+    for _ in range(20):
+        call(lane, x=np.zeros(5000, np.int64))
+    assert [int(kept[0]) for kept in container.model.kept] == list(range(20))
+    container.model.kept.clear()
+    eventually(lambda: not lane._end._kept or (call(lane, x=1) and False))
+
+
+def test_a_call_that_no_lane_of_this_size_carries_is_for_another_way(open_lane):
+    lane, _ = open_lane(half_nbytes=2 * MIB)
+    large = np.zeros(4 * MIB, np.uint8)
+    for inputs in ({"x": large}, {"x": large, "n": 1}, {"x": bytes(large)}, {"x": large, "list": [1]}):
+        with pytest.raises(LaneGone):
+            lane.call("predict", inputs, WAIT_S)
+        with pytest.raises(LaneGone):
+            lane.submit("predict", inputs, WAIT_S, NO_WAY)
+    assert lane.open
+    assert call(lane, x=1) == {"x": 1}
+    assert not lane._end.calls
+
+
+# --- no room ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_ring_is_waited_for(open_lane):
+    lane, _ = open_lane(ring_entries=128)
+    futures = [lane.submit("predict", {"x": np.full(10, index)}, WAIT_S, NO_WAY) for index in range(500)]
+    for index, future in enumerate(futures):
+        assert future.result(WAIT_S)["x"][0] == index
+
+
+def test_full_memory_is_waited_for(open_lane):
+    lane, _ = open_lane(half_nbytes=4 * MIB)
+    futures = [lane.submit("note", {"key": bytes([index]) * MIB}, WAIT_S, NO_WAY) for index in range(20)]
+    for index, future in enumerate(futures):
+        assert future.result(WAIT_S)["key"][0] == index
+
+
+def test_no_room_until_the_deadline_is_busy_with_what_is_held(open_lane):
+    lane, container = open_lane(ring_entries=128, paused=True)
+    futures = []
+    started_s = time.monotonic()
+    with pytest.raises(huterox.Busy, match="calls are in flight") as caught:
+        for index in range(500):
+            futures.append(lane.submit("predict", {"x": index}, 0.3 if index > 60 else WAIT_S, NO_WAY))
+    assert time.monotonic() - started_s >= 0.25
+    assert caught.value.details["in_flight"] >= 60
+    container.running.set()
+    for future in futures:
+        assert isinstance(future.exception(WAIT_S), huterox.DeadlineExceeded | None)
+
+
+def test_no_room_is_busy_at_once_where_that_is_wanted(open_lane):
+    lane, container = open_lane(Limits(lane_waits=False), half_nbytes=4 * MIB, paused=True)
+    futures = []
+    with pytest.raises(huterox.Busy):
+        while True:
+            futures.append(lane.submit("predict", {"x": np.zeros(MIB, np.uint8)}, WAIT_S, NO_WAY))
+    with pytest.raises(huterox.Busy):
+        lane.call("predict", {"x": np.zeros(MIB, np.uint8)}, WAIT_S)
+    with pytest.raises(huterox.Busy):
+        lane.stream("parts", {"count": 1, "x": np.zeros(MIB, np.uint8)}, WAIT_S, NO_WAY)
+    container.running.set()
+    for future in futures:
+        future.result(WAIT_S)
+    assert call(lane, x=1) == {"x": 1}
+
+
+def test_room_that_comes_without_an_answer_is_found(open_lane):
+    lane, _ = open_lane(half_nbytes=4 * MIB)
+    held = [lane.empty(MIB, "uint8") for _ in range(4)]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(call, lane, x=np.zeros(MIB, np.uint8))
+        time.sleep(0.1)
+        assert not waiting.done()
+        held.clear()
+        assert waiting.result(WAIT_S)["x"].nbytes == MIB
+
+
+# --- many threads, deadlines, cancelling ------------------------------------------------------------------------------
+
+
+def test_many_threads_never_get_each_others_answers(lane):
+    def work(worker: int) -> None:
+        futures = []
+        for index in range(200):
+            key = worker * 1000 + index
+            assert call(lane, x=np.full(20, key))["x"].tolist() == [key] * 20
+            if index % 5 == 0:
+                futures.append((key, lane.submit("predict", {"x": key}, WAIT_S, NO_WAY)))
+        for key, future in futures:
+            assert future.result(WAIT_S) == {"x": key}
+
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(work, worker) for worker in range(8)]:
+            done.result(60)
+    assert not lane._end.calls
+    assert not lane._followers
+
+
+def test_a_call_that_takes_too_long_ends_at_its_deadline_and_later_ones_are_served(open_lane):
+    lane, container = open_lane()
+    started_s = time.monotonic()
+    with pytest.raises(huterox.DeadlineExceeded, match=r"within 0\.2 s"):
+        call(lane, "hold", timeout_s=0.2)
+    assert time.monotonic() - started_s < WAIT_S / 2
+    with pytest.raises(huterox.DeadlineExceeded):
+        call(lane, "note", key="late", timeout_s=0.2)
+    container.model.go.set()
+    assert call(lane, x=1) == {"x": 1}
+    assert container.model.seen == []  # its caller had given it up before it was begun
+
+
+def test_a_short_deadline_holds_while_another_thread_waits_longer(open_lane):
+    lane, container = open_lane()
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(call, lane, "hold", key=1)
+        assert container.model.held.wait(WAIT_S)
+        with pytest.raises(huterox.DeadlineExceeded):
+            call(lane, x=1, timeout_s=0.1)
+        container.model.go.set()
+        assert slow.result(WAIT_S) == {"key": 1}
+
+
+def test_an_interrupted_call_is_cancelled_and_the_lane_stays_usable(open_lane, monkeypatch):
+    lane, container = open_lane()
+    poll = lane._poll
+
+    def interrupted(wait_s: float) -> None:
+        monkeypatch.setattr(lane, "_poll", poll)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lane, "_poll", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        call(lane, "hold")
+    container.model.go.set()
+    assert call(lane, x=1) == {"x": 1}
+    eventually(lambda: call(lane, x=1) and not lane._end.calls)
+
+
+def test_closing_ends_what_is_under_way(open_lane):
+    lane, container = open_lane()
+    future = lane.submit("hold", {}, WAIT_S, NO_WAY)
+    with ThreadPoolExecutor(2) as pool:
+        blocked = [pool.submit(call, lane, x=index) for index in range(2)]
+        eventually(lambda: len(lane._end.calls) >= 3)
+        lane.close()
+        for ending in [future, *blocked]:
+            assert isinstance(ending.exception(WAIT_S), huterox.Cancelled)
+    for refused in (lambda: call(lane, x=1), lambda: lane.submit("predict", {}, WAIT_S, NO_WAY)):
+        with pytest.raises((huterox.Unavailable, LaneGone)):
+            refused()
+    lane.close()
+    container.model.go.set()
+
+
+def test_nothing_of_a_lane_is_left_behind(open_lane):
+    from tests.clients.lanes import descriptor_count
+
+    before = descriptor_count()
+    for _ in range(5):
+        lane, container = open_lane()
+        assert lane.submit("predict", {"x": np.zeros(50_000)}, WAIT_S, NO_WAY).result(WAIT_S)["x"].size == 50_000
+        lane.close()
+        container.close()
+    gc.collect()
+    assert descriptor_count() == before
+    eventually(lambda: not any(thread.name == "huterox-reader" for thread in threading.enumerate()))
