@@ -109,7 +109,8 @@ class ContainerDouble:
             while not self._stopped:
                 if not self.running.wait(0.01):
                     continue
-                if self.lane.wait(0.005) or self.calls.look():
+                self.lane.wait(0.005)
+                if self.calls.look():
                     while self.calls.step(16) and not self._stopped:
                         pass
                 self.calls.flush()

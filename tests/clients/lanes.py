@@ -140,6 +140,10 @@ class LaneDouble:
         self.end.close()
         self.liveness.close()
 
+    def forget(self) -> None:
+        self.end.close()
+        self.liveness.close()
+
 
 class PartsDouble(Stream):
     def __init__(self) -> None:

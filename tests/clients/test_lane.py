@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from tests.clients.containers import MIB, WAIT_S, ContainerDouble
-from tests.clients.lanes import eventually
+from tests.clients.lanes import descriptor_count, eventually
 
 import huterox
 from huterox.core import Limits
@@ -498,15 +498,23 @@ def test_closing_ends_what_is_under_way(open_lane):
     container.model.go.set()
 
 
-def test_nothing_of_a_lane_is_left_behind(open_lane):
-    from tests.clients.lanes import descriptor_count
+def test_nothing_of_a_closed_lane_is_left_behind_though_futures_of_it_live():
+    kept = []
 
-    before = descriptor_count()
-    for _ in range(5):
-        lane, container = open_lane()
-        assert lane.submit("predict", {"x": np.zeros(50_000)}, WAIT_S, NO_WAY).result(WAIT_S)["x"].size == 50_000
+    def use() -> None:
+        container = ContainerDouble()
+        lane = LaneConnection(container.end, container.liveness, Limits(), lambda lane: None)
+        future = lane.submit("predict", {"x": np.zeros(500)}, WAIT_S, NO_WAY)
+        assert future.result(WAIT_S)["x"].size == 500
         lane.close()
         container.close()
+        kept.append((future, lane))
+
+    use()
+    gc.collect()
+    before = descriptor_count()
+    for _ in range(5):
+        use()
     gc.collect()
     assert descriptor_count() == before
-    eventually(lambda: not any(thread.name == "huterox-reader" for thread in threading.enumerate()))
+    assert not any(thread.name == "huterox-reader" for thread in threading.enumerate())

@@ -261,15 +261,18 @@ class AsyncLane:
             self._tell(call)
         if self._line:
             self._move_line()
-        if self._core.held:
+        if self._core.held or self._core.dropped:
             self._look_after_releases()
 
     def _look_after_releases(self) -> None:
         """Results that are dropped make room for answers; the container must hear of it while calls wait for that."""
-        if self._end.releases_pending:
-            with suppress(LaneDead, PeerProtocolError):
-                self._end.flush_releases()
-        if self._core.in_flight_count:
+        core = self._core
+        if not core.in_flight_count:
+            return
+        with suppress(LaneDead, PeerProtocolError):
+            if self._end.releases_pending:
+                core.tell_releases()
+        if core.held:
             self._arm(monotonic() + _TICK_S)
 
     def _tell(self, call: LaneCall) -> None:
@@ -299,7 +302,7 @@ class AsyncLane:
             self._move_line()
         if self._line:
             self._arm(now_s + _TICK_S)
-        if self._core.held:
+        if self._core.held or self._core.dropped:
             self._look_after_releases()
         if self._core.next_deadline_s < inf:
             self._arm(self._core.next_deadline_s)
@@ -349,6 +352,13 @@ class AsyncLane:
             self._tell(call)
         with suppress(OSError):
             self._liveness.shutdown(socket.SHUT_RDWR)  # a forked child may hold a copy: the kernel must see the end
+        self._liveness.close()
+        self._end.close()
+        self._core.let_go()
+
+    def forget(self) -> None:
+        """In a forked child: everything belongs to the parent, its loop too."""
+        self._over = True
         self._liveness.close()
         self._end.close()
 

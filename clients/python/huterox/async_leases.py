@@ -76,7 +76,7 @@ class AsyncLeases:
         self._limits = limits
         self._loop = loop
         self._leases: dict[tuple[str, str], AsyncLease] = {}
-        self._lanes: dict[AsyncLane, Fetched] = {}  # what they consist of is theirs
+        self._lanes: set[AsyncLane] = set()
         self._attempts: set[asyncio.Task[None]] = set()
         self._given_up = not options.seek
         self._closed = False
@@ -129,7 +129,8 @@ class AsyncLeases:
     def _on_end(self, lease: AsyncLease, lane: "AsyncLane") -> None:
         """A lane is over, with all of its calls."""
         self.let_go(lease, lane)
-        if self._lanes.pop(lane, None) is not None:
+        if lane in self._lanes:
+            self._lanes.discard(lane)
             self._loop.call_soon(lane.close)
 
     # --- one attempt --------------------------------------------------------------------------------------------------
@@ -169,7 +170,7 @@ class AsyncLeases:
             fetched.close()
             return
         lane = AsyncLane(fetched.end, fetched.liveness, self._limits, partial(self._on_end, lease), self._loop)
-        self._lanes[lane] = fetched
+        self._lanes.add(lane)
         lease.seeking.granted(monotonic())
         lease.lane = lane
 
@@ -195,10 +196,10 @@ class AsyncLeases:
 
     def forget(self) -> None:
         """In a forked child: everything belongs to the parent. Its connection refuses the calls that this routes."""
-        fetched = list(self._lanes.values())
+        lanes = list(self._lanes)
         self._drop()
-        for one in fetched:
-            one.close()
+        for lane in lanes:
+            lane.forget()
 
     def _drop(self) -> None:
         self._closed = True

@@ -426,7 +426,8 @@ class Channel(Generic[C]):
         departure.acquire(timeout=_JOIN_S)
         self.settle_ended()
         self._close_transport()
-        os.close(self._wake_fd)
+        wake_fd, self._wake_fd = self._wake_fd, -1  # `abandon` may still come, and the number be somebody else's soon
+        os.close(wake_fd)
 
     # --- what a subclass fills in -----------------------------------------------------------------------------------
 

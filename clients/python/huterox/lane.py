@@ -43,7 +43,8 @@ class LaneConnection(Channel[LaneCall]):
     Args:
         end: taken over, and closed by `close`.
         liveness: the kernel's connection for this lane, taken over.
-        on_end: told once, without the lock and in any thread, when the lane is over and no call is in flight in it.
+        on_end: told once, in any thread, when the lane is over and no call is in flight in it. The lane's lock is held:
+            it must not call back, and has `close` called later.
     """
 
     core: LaneCore
@@ -236,7 +237,7 @@ class LaneConnection(Channel[LaneCall]):
             self._tell(call)
         self._tell_rooms()
         on_end, self._on_end = self._on_end, None
-        threading.Thread(target=on_end, args=(self,), name="huterox-lane-end", daemon=True).start()
+        on_end(self)
 
     def _send_cancel(self, call: LaneCall) -> None:
         if call.call_id:
@@ -256,8 +257,9 @@ class LaneConnection(Channel[LaneCall]):
             if self.core.closed or self._on_end is None:
                 return
             with suppress(ShmError):
-                while self.core.take():  # what was answered is as good as ever
-                    pass
+                while news := self.core.take():  # what was answered is as good as ever
+                    for call in news:
+                        self._tell(call)
             # Marked dead by the kernel: the container's last word is final. Otherwise it is the kernel that has died.
             self._lose(graceful=self._end.state == DEAD)
         if self._ended:
@@ -275,3 +277,10 @@ class LaneConnection(Channel[LaneCall]):
         self._liveness.close()
         self._end.close()
         self.core.let_go()
+
+    def forget(self) -> None:
+        """In a forked child: everything belongs to the parent, and what is asked of this lane is refused."""
+        self._lock = threading.Lock()  # another thread may have held it at the moment of the fork
+        self._on_end = None
+        self._liveness.close()
+        self._end.close()

@@ -91,7 +91,7 @@ class Leases:
         # Guarded by the lock.
         self._leases: dict[tuple[str, str], Lease] = {}
         self._attempts: deque[_Attempt] = deque()
-        self._lanes: dict[LaneConnection, Fetched] = {}  # what they consist of is theirs
+        self._lanes: set[LaneConnection] = set()
         self._over: list[LaneConnection] = []  # to be closed
         self._given_up = not options.seek
         self._closed = False
@@ -156,7 +156,8 @@ class Leases:
         """A lane is over, with all of its calls. Any thread may tell."""
         self.let_go(lease, lane)
         with self._lock:
-            if self._lanes.pop(lane, None) is not None:
+            if lane in self._lanes:
+                self._lanes.discard(lane)
                 self._over.append(lane)
                 self._wake()
 
@@ -243,7 +244,7 @@ class Leases:
         with self._lock:
             late = self._closed
             if not late:
-                self._lanes[lane] = fetched
+                self._lanes.add(lane)
                 lease.seeking.granted(monotonic())
                 lease.lane = lane
         if late:
@@ -293,8 +294,8 @@ class Leases:
         self._give_up()
         for lease in self._leases.values():
             lease.lane = None
-        for fetched in self._lanes.values():
-            fetched.close()
+        for lane in (*self._lanes, *self._over):
+            lane.forget()
         self._close_wake_fd()
 
     def _close_wake_fd(self) -> None:

@@ -125,6 +125,7 @@ class Calls:
     def look(self) -> bool:
         """Take what has come; is there a call that can be run? Raises as `step`."""
         self._take()
+        self.lane.flush()  # of what was refused, or was no call at all
         return bool(self._queue) or self._waiting is not None
 
     def flush(self) -> None:

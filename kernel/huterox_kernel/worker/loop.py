@@ -31,7 +31,7 @@ from huterox_shm.ledger import Ledger
 
 TURN_CALLS_MAX: Final = 16
 TURN_S: Final = 0.001
-"""A lane whose turn took longer has shorter ones from then on, down to one call."""
+"""A lane whose turn took longer has one call in the next; from there turns double for as long as they are shorter."""
 
 LOOK_S: Final = 0.002
 """After so long without a look for orders, the line of lanes waits: behind it may stand one whose caller has gone."""
@@ -71,7 +71,7 @@ class _Lane:
         self.lane = lane
         self.calls = calls
         self.counts = counts  # its slot of the ledger; None: the kernel's own
-        self.turn_calls = TURN_CALLS_MAX
+        self.turn_calls = 1
         self.is_queued = False
         self.is_gone = False
         self.was_used = False

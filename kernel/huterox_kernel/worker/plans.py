@@ -62,7 +62,7 @@ class Plan:
         self.nbytes = nbytes
         self.writes = any(item.writable for item in inputs)
         self.blocks: dict[int, RequestBytes] = {}
-        first = inputs[0] if len(inputs) == 1 and not params and not method.allocates else None
+        first = inputs[0] if len(inputs) == 1 and nbytes and not params and not method.allocates else None
         self.single = first if first is not None and first.dtype is not None and not first.is_torch else None
 
     def block(self, lane: ContainerEnd, offset: int) -> RequestBytes:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,20 @@ def test_kernel_that_disconnects_loses_its_calls(daemon: Daemon) -> None:
     kernel.receive_call()
     kernel.socket.close(linger=0)
     assert decode_error(caller.receive()[0][40:]).code == "WorkerLost"
+
+
+def test_call_after_the_end_of_a_kernel_is_a_fault_that_the_next_kernel_serves(daemon: Daemon) -> None:
+    caller, kernel, handle, container = serve(daemon)
+    kernel.socket.close(linger=0)
+    tensor = os.urandom(100_000)
+    time.sleep(0.2)  # until the switchboard's socket has seen it; nothing else tells
+    caller.send(encode(Kind.CALL, 11, handle, 8_000_000, b"\x80", [tensor]))
+    fresh = daemon.kernel(boot="b2")
+    create = msgspec.msgpack.decode(fresh.receive_control(Kind.CREATE), type=CreateMeta)
+    assert create.container != container
+    fresh.send_control(Kind.EVENT, ContainerEvent(create.container, "ready", pid=2))
+    _, frames = fresh.receive_call()
+    assert frames[1:] == [b"\x80", tensor]
 
 
 def test_call_that_a_kernel_hands_back_goes_to_a_fresh_container(daemon: Daemon) -> None:
