@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -115,42 +116,32 @@ def test_no_helper_is_left_when_the_bench_is_ended(signal_number: signal.Signals
     assert alive == []
 
 
-def bench_of_own_node(suite: str, tmp_path: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [*COMMAND, suite, "--seconds", "0.2", "--slices", "2", "-o", "json"],
+def rows_beside_limits(suite: str, more: dict[tuple[int, int], list[str]]) -> list[tuple[str, tuple[int, int]]]:
+    """The names and shapes that a suite of calls has."""
+    calls = [(name, shape) for shape in SHAPES for name in ("zmq_proxy", suite, *more.get(shape, []))]
+    return [("eventfd_rtt", (1, 8)), *calls]
+
+
+def check_rows(rows: list[dict[str, Any]], expected: list[tuple[str, tuple[int, int]]]) -> None:
+    assert all(set(row) >= KEYS for row in rows)
+    assert [(row["name"], (row["window"], row["nbytes"])) for row in rows] == expected
+    for row in rows:
+        assert row["ratio_to_eventfd_rtt"] > 0
+        assert row["name"] == "eventfd_rtt" or row["ratio_to_zmq_proxy"] > 0
+
+
+@pytest.mark.system
+def test_routed_starts_its_own_node_and_prints_its_rows_beside_the_limits(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "routed", "--seconds", "0.2", "--slices", "2", "-o", "json"],
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
-        env={**os.environ, "TMPDIR": str(tmp_path), **environment},
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
-
-
-@pytest.mark.system
-@pytest.mark.parametrize(
-    ("suite", "more"),
-    [
-        ("routed", {}),
-        ("lane", {(1, 1024): ["lane_peek"], (64, 1024): ["lane_shared", "lane_crowd"], (1, 4_915_200): ["lane_peek"]}),
-    ],
-)
-def test_a_suite_of_calls_starts_its_own_node_and_prints_its_rows_beside_the_limits(
-    suite: str, more: dict[tuple[int, int], list[str]], tmp_path: Path
-) -> None:
-    done = bench_of_own_node(suite, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert all(set(row) >= KEYS for row in rows)
-    assert [(row["name"], (row["window"], row["nbytes"])) for row in rows] == [
-        ("eventfd_rtt", (1, 8)),
-        *((name, shape) for shape in SHAPES for name in ("zmq_proxy", suite, *more.get(shape, []))),
-    ]
-    for row in rows:
-        assert row["ratio_to_eventfd_rtt"] > 0
-        assert row["name"] == "eventfd_rtt" or row["ratio_to_zmq_proxy"] > 0
-        callers = {"lane_shared": 4, "lane_crowd": 8}.get(row["name"], 1)
-        assert row["callers"] == callers
-        assert row["share_min"] is None if callers == 1 else 0 < row["share_min"] <= 1
+    check_rows([json.loads(line) for line in done.stdout.splitlines()], rows_beside_limits("routed", {}))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -164,13 +155,13 @@ def test_no_lane_is_an_error_that_says_where_to_look(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.system
 @pytest.mark.parametrize(
-    ("signal_number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["ctrl-c", "kill"]
-)
-@pytest.mark.parametrize(
-    ("suite", "helper_count"),
+    ("suite", "helper_count", "signal_number", "status"),
     [
-        ("routed", 8),  # the limits' three; huterox up, switchboard, kernel, zygote, worker
-        ("lane", 20),  # and twelve callers
+        # The limits' three; huterox up, switchboard, kernel, zygote, worker.
+        pytest.param("routed", 8, signal.SIGINT, 130, id="routed, ctrl-c"),
+        pytest.param("routed", 8, signal.SIGKILL, -9, id="routed, kill"),
+        # And twelve callers.
+        pytest.param("lane", 20, signal.SIGKILL, -9, id="lane, kill"),
     ],
 )
 def test_no_node_is_left_when_the_bench_is_ended(
@@ -196,6 +187,13 @@ def test_report_measures_every_suite_on_a_given_switchboard_and_leaves_it_as_it_
     text, data = sorted(map(Path, done.stdout.split()), key=lambda path: path.suffix, reverse=True)
     document = json.loads(data.read_text(encoding="utf-8"))
     assert {name: len(rows) for name, rows in document["suites"].items()} == {"limits": 5, "lane": 13, "routed": 9}
+    lane = document["suites"]["lane"]
+    more = {(1, 1024): ["lane_peek"], (64, 1024): ["lane_shared", "lane_crowd"], (1, 4_915_200): ["lane_peek"]}
+    check_rows(lane, rows_beside_limits("lane", more))
+    for row in lane:
+        callers = {"lane_shared": 4, "lane_crowd": 8}.get(row["name"], 1)
+        assert row["callers"] == callers
+        assert row["share_min"] is None if callers == 1 else 0 < row["share_min"] <= 1
     assert document["command"].startswith("python -m huterox_bench report --endpoint")
     assert document["machine"]["cores"] >= 1
     assert "## routed" in text.read_text(encoding="utf-8")

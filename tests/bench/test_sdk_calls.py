@@ -54,7 +54,7 @@ class InLane(LocalService):
     """The same, with memory that looks like a lane's."""
 
     def empty(self, shape: Any, dtype: Any) -> Any:
-        return np.empty(int(np.prod(shape)) * 4, np.uint8).view(LaneMemory).view(np.ndarray).view(dtype).reshape(shape)
+        return np.ndarray(shape, dtype, np.empty(int(np.prod(shape)) * 4, np.uint8).view(LaneMemory))
 
 
 def calls_of(service: LocalService, shape: Shape, *more: str) -> ServiceCalls:

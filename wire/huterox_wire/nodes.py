@@ -92,7 +92,7 @@ class ContainerReport(Struct, omit_defaults=True):
     busy_us: int = 0
     reason: str = ""
     lanes: int = 0  # callers' lanes that are open
-    lane_calls: int = 0  # calls in flight in them
+    lane_calls: int = 0  # calls that the worker has taken out of them and not answered yet
     lane_usage: list[LaneUsage] = field(default_factory=list)
 
 

@@ -192,7 +192,8 @@ class LaneCore:
         """After the end is closed: hold no more of its memory than results lie in, which keep it by themselves. A
         future of a closed lane may live long."""
         self._forms.clear()
-        self._buffer = self._state = self._out = None
+        self._buffer = self._state = None
+        self._out = {}
 
     def lose(self, graceful: bool) -> list[LaneCall]:
         """The lane is over; every call ends.

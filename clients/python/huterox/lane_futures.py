@@ -99,7 +99,7 @@ class LaneFuture(CallFuture):
     def _follow(self, again: "Future[Result]") -> None:
         with suppress(InvalidStateError):
             if again.cancelled():
-                self.cancel()
+                self._be_cancelled()
             elif (error := again.exception()) is not None:
                 self._fail(error)
             else:
@@ -156,14 +156,24 @@ class LaneFuture(CallFuture):
 
     def cancel(self) -> bool:
         """Give the call up and tell the container. False: it has ended already."""
-        call = self._call
-        if call.done or not self._lane.cancel(call):
-            again = self.__dict__.get("_again")
-            if again is None or not again.cancel():
-                return self.cancelled()
+        if self._make():
+            self._attend()
+        if super().done():
+            return self.cancelled()
+        if (again := self.__dict__.get("_again")) is not None:
+            return bool(again.cancel())  # `_follow` does the rest
+        owner = self._lane.claim(self._call)
+        if owner is None:
+            return False  # another thread is about to tell of the end
+        if not self._lane.cancel(self._call):
+            owner.settle(self._call)
+            return False
+        self._be_cancelled()
+        return True
+
+    def _be_cancelled(self) -> None:
         super().cancel()
         self.set_running_or_notify_cancel()
-        return True
 
 
 class LaneStream(Stream):

@@ -135,7 +135,7 @@ class Container:
     pid: int = 0
     in_flight: int = 0  # routed calls
     lanes: int = 0  # of callers, as its kernel last reported
-    lane_calls: int = 0  # in flight in them
+    lane_calls: int = 0  # that its worker has taken out of them and not answered yet
     lanes_ended: bool = False  # no lane is left and none will be: its kernel has answered DRAIN
     told_s: float = 0.0  # when its kernel was last told to drain or close it
     hits: int = 0

@@ -94,7 +94,7 @@ class Calls:
             LaneDead, PeerProtocolError: the lane is over.
         """
         queue = self._queue
-        if not queue:
+        if not queue or self._waiting is not None:
             self._take()
         if self._waiting is not None and not self._retry():
             return False

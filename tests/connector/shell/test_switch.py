@@ -228,7 +228,7 @@ def test_call_after_the_end_of_a_kernel_is_a_fault_that_the_next_kernel_serves(d
     caller, kernel, handle, container = serve(daemon)
     kernel.socket.close(linger=0)
     tensor = os.urandom(100_000)
-    time.sleep(0.2)  # until the switchboard's socket has seen it; nothing else tells
+    time.sleep(1.0)  # until the switchboard's socket has seen it; nothing else tells
     caller.send(encode(Kind.CALL, 11, handle, 8_000_000, b"\x80", [tensor]))
     fresh = daemon.kernel(boot="b2")
     create = msgspec.msgpack.decode(fresh.receive_control(Kind.CREATE), type=CreateMeta)
