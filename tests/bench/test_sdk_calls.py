@@ -54,7 +54,8 @@ class InLane(LocalService):
     """The same, with memory that looks like a lane's."""
 
     def empty(self, shape: Any, dtype: Any) -> Any:
-        return np.ndarray(shape, dtype, np.empty(int(np.prod(shape)) * 4, np.uint8).view(LaneMemory))
+        nbytes = int(np.prod(shape)) * 4
+        return np.ndarray(shape, dtype, LaneMemory(nbytes, np.uint8, bytearray(nbytes)))
 
 
 def calls_of(service: LocalService, shape: Shape, *more: str) -> ServiceCalls:

@@ -230,8 +230,8 @@ def test_a_stream_that_was_not_begun_goes_on_elsewhere_and_a_begun_one_is_lost(b
 
 def test_answers_that_came_before_the_end_are_good(bench):
     futures = [bench.submit(x=index) for index in range(20)]
-    held = bench.submit("hold")
-    assert bench.model.held.wait(WAIT_S)
+    eventually(lambda: bench.container.lane._calls_taken >= 20 and not bench.container.lane.open_count)
+    held = bench.hold()
     bench.container.die()
     assert [future.result(WAIT_S) for future in futures] == [{"x": index} for index in range(20)]
     assert isinstance(held.exception(WAIT_S), huterox.WorkerLost)

@@ -23,12 +23,12 @@ PATIENCE_S = 20.0
 
 def connect(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sock.settimeout(PATIENCE_S)
     try:
-        sock.connect(path)
+        sock.connect(path)  # without a time limit: with one, a full queue of connections is an error
     except OSError:
         sock.close()
         raise
+    sock.settimeout(PATIENCE_S)
     return sock
 
 

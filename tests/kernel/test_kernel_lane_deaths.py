@@ -1,6 +1,7 @@
 """Whoever dies or lies, lanes end on all sides, nothing is left behind, and others go on."""
 
 import os
+import random
 import select
 import signal
 import threading
@@ -409,3 +410,47 @@ def test_doorbells_are_silent_once_a_lane_is_over(switchboard: Switchboard) -> N
     assert sum(worker.cpu_times()[:2]) - before < 0.2
     assert caller.end.state == DEAD
     assert not select.select([caller.sock], [], [], 0)[0] or caller.has_ended(0.1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_callers_do_the_sums_are_right_and_nothing_is_left(switchboard: Switchboard, seed: int) -> None:
+    chance = random.Random(seed)
+    process = switchboard.start()
+    ready = switchboard.created(A, "plain.py:Slow")
+    with switchboard.caller(A) as first:
+        works(first)
+    switchboard.heartbeat_of(A, lambda r: r.lanes == 0 and r.requests == 1)
+    watched = [psutil.Process(process.pid), psutil.Process(ready.pid)]
+    before = [process.num_fds() for process in watched]
+    callers: list[Caller] = []
+    answered, unsure = 1, 0
+    for _ in range(200):
+        caller = chance.choice(callers) if callers else None
+        match chance.randrange(8):
+            case 0 | 1 if len(callers) < 12:
+                callers.append(switchboard.caller(A, SERVICE + chance.randrange(3), half_mb=1))
+            case 2 | 3 | 4 if caller is not None:
+                assert works(caller)
+                answered += 1
+            case 5 if caller is not None:  # goes with calls in its lane
+                count = chance.randrange(5)
+                for _ in range(count):
+                    caller.send(seconds=0.001)
+                unsure += count
+                callers.remove(caller)
+                chance.choice([caller.close, caller.sock.close, caller.end.mark_dead])()
+            case 6 if caller is not None:
+                callers.remove(caller)
+                chance.choice([nonsense_in_the_ring, a_count_beyond_the_ring, a_state_that_is_none])(caller)
+            case _:
+                switchboard.pump(0.01)
+    for caller in callers:
+        caller.close()
+    report = switchboard.heartbeat_of(A, lambda r: r.lanes == 0 and r.lane_calls == 0)
+    assert answered <= report.requests <= answered + unsure
+    assert report.requests == sum(usage.calls for usage in report.lane_usage)
+    switchboard.until(lambda: [process.num_fds() for process in watched] == before)
+    with switchboard.caller(A) as last:
+        assert works(last)
+    switchboard.tell_close(A)
+    assert switchboard.event(A, "gone").requests == report.requests + 1

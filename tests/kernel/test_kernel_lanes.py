@@ -326,7 +326,7 @@ def test_calls_in_flight_in_lanes_are_told(switchboard: Switchboard) -> None:
     switchboard.start()
     switchboard.created(A, "plain.py:Slow")
     caller = switchboard.caller(A)
-    sent = [caller.send(seconds=0.5), caller.send(seconds=0.0)]
+    sent = [caller.send(seconds=2.0), caller.send(seconds=0.0)]
     report = switchboard.heartbeat_of(A, lambda r: r.lane_calls > 0)
     assert report.requests == 0  # none has been worked off
     for call_id in sent:

@@ -1,24 +1,20 @@
-"""Lanes of the operating system: descriptors, memory, waiting, and ends in two processes."""
+"""Lanes of the operating system: made, handed over, watched, and gone without a trace."""
 
 import errno
+import gc
 import mmap
 import os
-import signal
-import socket
-import subprocess
-import sys
-import threading
 
 import numpy as np
 import pytest
+from tests.conformance.lane.lanes import exchange
+from tests.shm.conftest import SMALL
 
 from huterox_shm import lane as lane_module
 from huterox_shm.errors import HandoverError, LaneDead, LaneFull, PeerProtocolError
-from huterox_shm.handover import send_descriptors
 from huterox_shm.lane import (
     DEAD,
     DRAINING,
-    REPLY,
     CallerEnd,
     ContainerEnd,
     LaneConfig,
@@ -29,35 +25,22 @@ from huterox_shm.lane import (
 from huterox_shm.segment import create_memfd
 from huterox_shm.tensor import array_over, block_array, on_last_view_gone
 
-SMALL = LaneConfig(128, 1 << 20, 1 << 20)
 MIB = 1 << 20
 
 
-@pytest.fixture
-def descriptors(no_descriptor_leaks):
-    """Of a small lane; whoever takes them over closes them."""
-    return create_lane(SMALL, 7)
+def watch_of(lane):
+    """A third party at the lane of two ends."""
+    caller, container, *_ = lane
+    return LaneWatch.attach(
+        LaneDescriptors(os.dup(caller._memory.fd), os.dup(container.fileno()), os.dup(caller.fileno()))
+    )
 
 
-@pytest.fixture
-def ends(descriptors):
-    with CallerEnd.attach(descriptors.duplicate()) as caller, ContainerEnd.attach(descriptors) as container:
-        yield caller, container
+def test_public_names_of_the_module_are_all_there():
+    assert all(hasattr(lane_module, name) for name in lane_module.__all__)
 
 
-def call(caller, container, call_id, request, reply):
-    offset = caller.claim(len(request))
-    caller.write_view(offset, len(request))[:] = request
-    caller.publish_call(call_id, offset, len(request))
-    caller.flush()
-    (taken,) = container.take()
-    assert bytes(container.view(taken.offset, taken.nbytes)) == request
-    offset = container.claim(len(reply))
-    container.write_view(offset, len(reply))[:] = reply
-    container.publish_reply(REPLY, call_id, offset, len(reply), request_released=True)
-    container.flush()
-    (taken,) = caller.take()
-    return taken
+# --- made -------------------------------------------------------------------------------------------------------------
 
 
 def test_ends_know_their_generation_and_sizes(ends):
@@ -67,47 +50,12 @@ def test_ends_know_their_generation_and_sizes(ends):
         assert end.layout.ring_entries == 128
 
 
-def test_many_lanes_come_and_go_without_a_descriptor_left(fds):
-    before = fds()
-    for generation in range(50):
-        descriptors = create_lane(SMALL, generation)
-        with CallerEnd.attach(descriptors.duplicate()) as caller, ContainerEnd.attach(descriptors) as container:
-            caller.release(call(caller, container, 1, b"a", b"b").offset)
-    assert fds() == before
-
-
-def test_default_lane_is_large_and_costs_little_while_idle(no_descriptor_leaks):
-    descriptors = create_lane(LaneConfig(), 1)
-    with CallerEnd.attach(descriptors.duplicate()) as caller, ContainerEnd.attach(descriptors) as container:
-        assert caller.nbytes_max == container.nbytes_max == 512 * MIB
-        call(caller, container, 1, b"a", b"b")
-        assert os.fstat(caller._memory.fd).st_blocks * 512 < MIB
-
-
-def test_large_block_takes_pages_and_trim_gives_them_back(no_descriptor_leaks):
-    descriptors = create_lane(LaneConfig(), 1)
-    with CallerEnd.attach(descriptors.duplicate()) as caller, ContainerEnd.attach(descriptors) as container:
-        rings = os.fstat(caller._memory.fd).st_blocks * 512
-        payload = np.arange(5 * MIB, dtype=np.uint8).tobytes()
-        call(caller, container, 1, payload, b"b")
-        used = os.fstat(caller._memory.fd).st_blocks * 512
-        assert 5 * MIB < used < 6 * MIB
-        assert caller.trim() == 5 * MIB
-        assert os.fstat(caller._memory.fd).st_blocks * 512 == used - 5 * MIB > rings
-        call(caller, container, 2, payload, b"b")
-
-
-def test_system_without_memory_is_a_full_lane_and_the_lane_goes_on(ends, monkeypatch):
-    caller, container = ends
-
-    def refuse(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "posix_fallocate", refuse)
-        with pytest.raises(LaneFull):
-            caller.claim(1000)
-    call(caller, container, 1, bytes(1000), b"b")
+def test_descriptors_of_a_lane_are_not_inherited(descriptors):
+    assert not any(os.get_inheritable(fd) for fd in descriptors)
+    copies = descriptors.duplicate()
+    assert not any(os.get_inheritable(fd) for fd in copies)
+    copies.close()
+    descriptors.close()
 
 
 @pytest.mark.parametrize("failing", ["memfd_create", "ftruncate", "eventfd", "posix_fallocate"])
@@ -120,17 +68,27 @@ def test_lane_that_cannot_be_made_leaves_nothing(no_descriptor_leaks, monkeypatc
         create_lane(SMALL, 1)
 
 
-def test_lane_of_odd_sizes_is_refused(no_descriptor_leaks):
-    with pytest.raises(ValueError, match="power of two"):
-        create_lane(LaneConfig(ring_entries=1000), 1)
+@pytest.mark.parametrize("config", [LaneConfig(ring_entries=1000), LaneConfig(128, 0), LaneConfig(128, 1, 1 << 41)])
+def test_lane_of_odd_sizes_is_refused(no_descriptor_leaks, config):
+    with pytest.raises(ValueError, match=r"power of two|half"):
+        create_lane(config, 1)
 
 
-def test_second_descriptor_out_of_reach_leaves_no_copy(descriptors, monkeypatch, fds):
+def test_largest_lane_is_addresses_only(no_descriptor_leaks):
+    descriptors = create_lane(LaneConfig(65536, 1 << 36, 1 << 36), 1)
+    assert os.fstat(descriptors.memfd).st_blocks * 512 < 10 * MIB
+    with CallerEnd.attach(descriptors) as caller:
+        assert caller.nbytes_max == 2**32 - 1  # what an entry can name
+        assert caller.abandon(caller.claim(1000)) is None
+
+
+@pytest.mark.parametrize("nth", [0, 1, 2])
+def test_copies_that_cannot_all_be_made_leave_none(descriptors, monkeypatch, fds, nth):
     before = fds()
     real_dup = os.dup
 
     def dup(fd):
-        if fd == descriptors.reply_doorbell:
+        if fd == descriptors[nth]:
             raise OSError(errno.EMFILE, "Too many open files")
         return real_dup(fd)
 
@@ -141,51 +99,127 @@ def test_second_descriptor_out_of_reach_leaves_no_copy(descriptors, monkeypatch,
     descriptors.close()
 
 
+# --- attached ---------------------------------------------------------------------------------------------------------
+
 ATTACHERS = pytest.mark.parametrize("attach", [CallerEnd.attach, ContainerEnd.attach, LaneWatch.attach])
 
 
 @ATTACHERS
-def test_foreign_segment_is_refused_and_all_descriptors_closed(no_descriptor_leaks, attach):
-    for nbytes in (1, 4096, MIB):
-        with pytest.raises((PeerProtocolError, HandoverError, ValueError)):
-            attach(LaneDescriptors(create_memfd(nbytes), os.eventfd(0), os.eventfd(0)))
+@pytest.mark.parametrize("nbytes", [0, 1, 4095, 4096, MIB])
+def test_foreign_segment_is_refused_and_all_descriptors_closed(no_descriptor_leaks, attach, nbytes):
+    with pytest.raises((PeerProtocolError, HandoverError)):
+        attach(LaneDescriptors(create_memfd(nbytes), os.eventfd(0), os.eventfd(0)))
 
 
 @ATTACHERS
-def test_descriptors_in_the_wrong_order_are_refused_and_closed(descriptors, attach):
-    memfd, request_doorbell, reply_doorbell = descriptors
+@pytest.mark.parametrize("order", [(1, 0, 2), (2, 1, 0), (0, 0, 2), (1, 2, 0), (0, 1, 0)])
+def test_descriptors_of_the_wrong_kind_are_refused_and_closed(descriptors, attach, order):
+    wrong = LaneDescriptors(*(os.dup(descriptors[index]) for index in order))
     with pytest.raises(HandoverError):
-        attach(LaneDescriptors(request_doorbell, memfd, reply_doorbell))
+        attach(wrong)
+    descriptors.close()
 
 
 @ATTACHERS
-def test_header_of_another_size_is_refused_and_all_descriptors_closed(fds, attach):
-    before = fds()
+def test_unsealed_memfd_is_refused_and_all_descriptors_closed(no_descriptor_leaks, attach):
+    memfd = os.memfd_create("huterox-lane", os.MFD_ALLOW_SEALING)
+    os.ftruncate(memfd, MIB)
+    with pytest.raises(HandoverError, match="sealed"):
+        attach(LaneDescriptors(memfd, os.eventfd(0), os.eventfd(0)))
+
+
+@ATTACHERS
+def test_header_of_another_size_is_refused_and_all_descriptors_closed(fds, mappings, attach):
+    before = fds(), mappings()
     descriptors = create_lane(SMALL, 7)
     with mmap.mmap(descriptors.memfd, 4096) as header:
         header[32:40] = (2 * MIB).to_bytes(8, "little")
     with pytest.raises(PeerProtocolError) as refused:
         attach(descriptors)
-    assert fds() == before  # though the traceback still lives
+    assert (fds(), mappings()) == before  # though the traceback still lives
     assert refused.value
 
 
-def test_view_outlives_both_ends(fds):
-    before = fds()
+@ATTACHERS
+def test_lane_that_cannot_be_mapped_leaves_nothing(descriptors, attach, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    with pytest.raises(OSError, match="Cannot allocate"):
+        attach(descriptors)
+    monkeypatch.undo()
+
+
+# --- gone -------------------------------------------------------------------------------------------------------------
+
+
+def test_many_lanes_come_and_go_without_a_trace(no_descriptor_leaks, fds, mappings):
+    before = fds(), mappings()
+    for generation in range(50):
+        descriptors = create_lane(SMALL, generation)
+        with CallerEnd.attach(descriptors.duplicate()) as caller, ContainerEnd.attach(descriptors) as container:
+            caller.publish_call(None, caller.claim(1000), 1000)
+            caller.flush()
+            container.take()
+        del caller, container
+        assert (fds(), mappings()) == before
+
+
+def test_lane_whose_ends_were_never_closed_goes_with_them(no_descriptor_leaks, mappings):
+    """All but the descriptors: those are closed by hand, as a lane is."""
+    descriptors = create_lane(SMALL, 1)
+    caller = CallerEnd.attach(descriptors)
+    caller.write_view(caller.claim(10), 10)[:] = bytes(10)
+    fd = caller._memory.fd
+    bells = caller._bell.fd, caller._peer_bell.fd
+    del caller
+    gc.collect()
+    assert mappings() == 0
+    for number in (fd, *bells):
+        os.close(number)
+
+
+def test_end_that_a_lie_has_broken_is_closed_without_a_trace(lane, mappings):
+    """The error keeps its traceback; that must not keep the lane."""
+    caller, container, *_ = lane
+    before = mappings()
+    lane.forge_reply(0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0)
+    errors = []
+    for _ in range(2):
+        with pytest.raises(PeerProtocolError) as refused:
+            caller.take()
+        errors.append(refused.value.args)
+    caller.close()
+    container.close()
+    assert len(errors) == 2
+    assert before == 2
+
+
+def test_view_outlives_both_ends(fds, mappings):
+    before = fds(), mappings()
     descriptors = create_lane(SMALL, 1)
     with CallerEnd.attach(descriptors.duplicate()) as caller, ContainerEnd.attach(descriptors) as container:
-        reply = call(caller, container, 1, b"a", b"still here")
-        view = caller.view(reply.offset, reply.nbytes)
+        caller.publish_call(None, caller.claim(1), 1)
+        caller.flush()
+        container.take()
+        at = container.claim(10)
+        container.write_view(at, 10)[:] = b"still here"
+        view = caller.view(at, 10)
     assert bytes(view) == b"still here"
-    del view
-    assert fds() == before
+    assert mappings() > before[1]
+    del view, caller, container
+    assert (fds(), mappings()) == before
 
 
-def test_reply_block_is_released_when_its_last_array_is_gone(ends):
-    caller, container = ends
-    reply = call(caller, container, 1, b"a", np.arange(4, dtype="<f4").tobytes())
-    block = block_array(caller.view(reply.offset, reply.nbytes))
-    on_last_view_gone(block, caller.release, reply.offset)
+# --- arrays -----------------------------------------------------------------------------------------------------------
+
+
+def test_reply_block_is_released_when_its_last_array_is_gone(lane):
+    caller, container, *_ = lane
+    *_, offset, nbytes = exchange(lane, b"a", np.arange(4, dtype="<f4").tobytes())
+    block = block_array(caller.view(offset, nbytes))
+    on_last_view_gone(block, caller.release, offset)
     tail = array_over(block, "<f4", (4,))[2:]
     del block
     assert tail.tolist() == [2.0, 3.0]
@@ -194,35 +228,52 @@ def test_reply_block_is_released_when_its_last_array_is_gone(ends):
     assert caller.releases_pending == 1
     caller.flush_releases()
     container.take()
-    assert container.slab_stats().lent_count == 0
+    assert not container.out
+
+
+def test_owned_block_is_disowned_when_its_last_array_is_gone(ends):
+    caller, _ = ends
+    offset = caller.claim(16)
+    caller.own(offset)
+    block = block_array(caller.write_view(offset, 16))
+    on_last_view_gone(block, caller.disown, offset)
+    array = array_over(block, "<f4", (4,))
+    del block
+    array[:] = 1.0
+    caller.trim()
+    assert caller.owned_count == 1
+    del array
+    caller.trim()
+    assert (caller.owned_count, caller.out) == (0, {})
 
 
 def test_array_that_outlives_its_lane_ends_quietly(descriptors):
     with CallerEnd.attach(descriptors.duplicate()) as caller, ContainerEnd.attach(descriptors) as container:
-        reply = call(caller, container, 1, b"a", b"bytes")
-        block = block_array(caller.view(reply.offset, reply.nbytes))
-        on_last_view_gone(block, caller.release, reply.offset)
+        offset = container.claim(5)
+        container.write_view(offset, 5)[:] = b"bytes"
+        block = block_array(caller.view(offset, 5))
+        on_last_view_gone(block, caller.release, offset)
         array = array_over(block, "u1", (5,))
         del block
     assert bytes(array) == b"bytes"
     del array, caller, container
 
 
-def test_watch_reads_counters_and_wakes_both_ends_to_the_death(ends):
-    caller, container = ends
-    watched = LaneDescriptors(os.dup(caller._memory.fd), os.dup(container.fileno()), os.dup(caller.fileno()))
-    with LaneWatch.attach(watched) as watch:
+# --- watched ----------------------------------------------------------------------------------------------------------
+
+
+def test_watch_drains_and_kills_and_wakes_both_ends(lane):
+    caller, container, *_ = lane
+    with watch_of(lane) as watch:
         assert watch.generation == 7
-        call(caller, container, 1, b"a", b"b")
-        assert watch.counters() == caller.counters()
         watch.drain()
-        assert (watch.state, caller.state) == (DRAINING, DRAINING)
+        assert (watch.state, caller.state, container.state) == (DRAINING, DRAINING, DRAINING)
         assert caller.wait(10) and container.wait(10)
         assert (caller.take(), container.take()) == ([], [])
         watch.mark_dead()
         watch.drain()
         assert watch.state == DEAD
-        for end in ends:
+        for end in (caller, container):
             assert end.wait(10)
             with pytest.raises(LaneDead):
                 end.take()
@@ -230,166 +281,35 @@ def test_watch_reads_counters_and_wakes_both_ends_to_the_death(ends):
     watch.mark_dead()
     watch.drain()
     assert watch.state == DEAD
+
+
+def test_watch_sees_the_state_that_the_ends_set(lane):
+    caller, container, *_ = lane
+    with watch_of(lane) as watch:
+        caller.drain()
+        assert watch.state == DRAINING
+        container.mark_dead()
+        assert watch.state == DEAD
+
+
+@pytest.mark.parametrize("word", [0, 4, 2**64 - 1])
+def test_watch_believes_no_unknown_state(lane, word):
+    with watch_of(lane) as watch:
+        lane.memory[128:136] = word.to_bytes(8, "little")
+        assert watch.state == DEAD
+
+
+def test_watch_of_a_lane_whose_ends_are_closed_goes_on(descriptors):
+    with LaneWatch.attach(descriptors.duplicate()) as watch:
+        CallerEnd.attach(descriptors).close()
+        watch.drain()
+        assert watch.state == DRAINING
+
+
+def test_watch_outlives_a_stuffed_doorbell(lane):
+    lane.request_bell.ring(2**64 - 2)
+    lane.reply_bell.ring(2**64 - 2)
+    with watch_of(lane) as watch:
+        watch.mark_dead()
     with pytest.raises(LaneDead):
-        watch.counters()
-
-
-def test_wait_ends_with_a_doorbell_or_with_its_time(ends):
-    caller, container = ends
-    assert not caller.wait(0.0)
-    assert not caller.wait(-1.0)
-    thread = threading.Thread(target=container._peer_bell.ring, args=(1 << 32,))
-    thread.start()
-    assert caller.wait(10.0)
-    thread.join()
-
-
-def test_wait_tells_pending_releases_first(ends):
-    caller, container = ends
-    caller.release(call(caller, container, 1, b"a", b"b").offset)
-    assert not caller.wait(0.0)
-    container.take()
-    assert container.slab_stats().lent_count == 0
-
-
-def fill_replies(caller, container):
-    """Answer a call with all of the reply half; returns the reply that the caller has taken."""
-    return call(caller, container, 1, b"a", bytes(container.nbytes_max))
-
-
-def test_container_without_room_goes_on_when_the_caller_releases(ends):
-    caller, container = ends
-    reply = fill_replies(caller, container)
-    with pytest.raises(LaneFull):
-        container.claim(1)
-    assert not container.wait_for_room(0.0)
-
-    def release():
-        caller.release(reply.offset)
-        caller.flush_releases()
-
-    thread = threading.Thread(target=release)
-    thread.start()
-    assert container.wait_for_room(10.0)
-    thread.join()
-    container.claim(container.nbytes_max)
-
-
-def test_requests_that_come_while_a_container_waits_for_room_are_kept(ends):
-    caller, container = ends
-    reply = fill_replies(caller, container)
-    for call_id, acknowledges in ((2, True), (3, False)):
-        caller.publish_call(call_id, caller.claim(1), 1)
-        caller.flush()
-        assert container.wait_for_room(0.0) is acknowledges
-    assert container.wait(10.0)  # the doorbell stays readable for them
-    caller.release(reply.offset)
-    caller.publish_call(4, caller.claim(1), 1)
-    caller.flush()
-    assert container.wait_for_room(10.0)
-    caller.publish_call(5, caller.claim(1), 1)
-    caller.flush()
-    assert container.wait(10.0)
-    assert [request.call_id for request in container.take()] == [2, 3, 4, 5]
-    assert container.take() == []
-
-
-def test_dead_lane_ends_the_wait_for_room(ends):
-    caller, container = ends
-    fill_replies(caller, container)
-    caller.mark_dead()
-    with pytest.raises(LaneDead):
-        container.wait_for_room(10.0)
-
-
-ECHO = """
-import socket, sys
-from huterox_shm.errors import LaneDead
-from huterox_shm.handover import receive_descriptors
-from huterox_shm.lane import REPLY, ContainerEnd, LaneDescriptors
-
-with socket.socket(fileno=int(sys.argv[1])) as sock:
-    payload, fds = receive_descriptors(sock, 100, 3)
-    assert payload == b"lane"
-with ContainerEnd.attach(LaneDescriptors(*fds)) as container:
-    container.set_ready()
-    try:
-        while True:
-            assert container.wait(30.0)
-            for _, call_id, offset, nbytes, _, _ in container.take():
-                if nbytes == 1:
-                    container.begin(call_id)
-                    container.flush()
-                    import signal, os
-                    os.kill(os.getpid(), signal.SIGKILL)
-                out = container.claim(nbytes)
-                container.write_view(out, nbytes)[:] = bytes(container.view(offset, nbytes))[::-1]
-                container.publish_reply(REPLY, call_id, out, nbytes, request_released=True)
-                container.end(call_id, 1, False)
-            container.flush()
-    except LaneDead:
-        pass
-"""
-
-
-@pytest.fixture
-def echo(descriptors):
-    """A caller whose container reverses bytes in another process, and dies of a call of one byte."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, CallerEnd.attach(descriptors.duplicate()) as caller:
-        with theirs:
-            process = subprocess.Popen([sys.executable, "-c", ECHO, str(theirs.fileno())], pass_fds=[theirs.fileno()])
-        send_descriptors(ours, b"lane", descriptors)
-        descriptors.close()
-        yield caller, process
-        caller.mark_dead()
-        process.wait(20)
-
-
-@pytest.mark.system
-def test_two_processes_exchange_thousands_of_calls(echo):
-    caller, process = echo
-    payloads = {call_id: os.urandom(call_id % 3000 + 2) for call_id in range(1, 4001)}
-    waiting = dict(payloads)
-    to_send = iter(payloads.items())
-    in_flight = 0
-    while waiting:
-        while in_flight < 32 and (item := next(to_send, None)):
-            call_id, payload = item
-            offset = caller.claim(len(payload))
-            caller.write_view(offset, len(payload))[:] = payload
-            caller.publish_call(call_id, offset, len(payload))
-            in_flight += 1
-        caller.flush()
-        assert caller.wait(20.0)
-        for reply in caller.take():
-            assert bytes(caller.view(reply.offset, reply.nbytes)) == waiting.pop(reply.call_id)[::-1]
-            caller.release(reply.offset)
-            in_flight -= 1
-    assert caller.counters().calls_done == 4000
-    assert caller.slab_stats().lent_count == 0
-    caller.mark_dead()
-    assert process.wait(20) == 0
-
-
-@pytest.mark.system
-def test_killed_container_leaves_its_call_in_the_header(echo):
-    caller, process = echo
-    for call_id, nbytes in ((1, 100), (2, 1), (3, 100)):
-        caller.publish_call(call_id, caller.claim(nbytes), nbytes)
-        caller.flush()
-        if call_id == 1:
-            assert caller.wait(20.0)
-            (reply,) = caller.take()
-            assert reply.call_id == 1
-    assert process.wait(20) == -signal.SIGKILL
-    caller.mark_dead()
-    with pytest.raises(LaneDead):
-        caller.take()
-    assert caller.counters().current_call == 2
-    taken = dict(caller.in_flight())
-    assert taken[2] is True
-
-
-def test_public_names_of_the_module_are_all_there():
-    assert all(hasattr(lane_module, name) for name in lane_module.__all__)
+        lane.container.take()

@@ -71,6 +71,7 @@ class AsyncLane:
         self._on_end = on_end
         self._loop = loop
         self._line: deque[_Waiting] = deque()
+        self._line_deadline_s = inf  # a lower bound, corrected when it is reached
         self._flushing = False
         self._over = False
         self._timer: asyncio.TimerHandle | None = None
@@ -187,8 +188,11 @@ class AsyncLane:
             )
         if copy:
             inputs = {name: _copied(value) for name, value in inputs.items()}
-        self._line.append(_Waiting(call, method, inputs, monotonic() + timeout_s))
-        self._arm(monotonic() + _TICK_S)
+        now_s = monotonic()
+        deadline_s = now_s + timeout_s
+        self._line.append(_Waiting(call, method, inputs, deadline_s))
+        self._line_deadline_s = min(self._line_deadline_s, deadline_s)
+        self._arm(now_s + _TICK_S)
 
     def _publish(self, call: LaneCall, method: str, inputs: Mapping[str, Any], timeout_s: float) -> None:
         """Hot path."""
@@ -210,38 +214,48 @@ class AsyncLane:
                 self._core.flush()
 
     def _move_line(self) -> None:
-        """Publish the calls in line for as long as there is room."""
+        """Publish the calls in line for as long as there is room, and end those whose time is over."""
+        if monotonic() >= self._line_deadline_s:
+            self._expire_line()
         line = self._line
         while line:
             waiting = line[0]
             call = waiting.call
-            now_s = monotonic()
             try:
-                if not call.done and now_s < waiting.deadline_s:
-                    self._publish(call, waiting.method, waiting.inputs, waiting.deadline_s - now_s)
-                elif not call.done:
-                    raise DeadlineExceeded("the lane had no room for the call in its time")
+                if not call.done:
+                    left_s = max(waiting.deadline_s - monotonic(), 1e-6)
+                    self._publish(call, waiting.method, waiting.inputs, left_s)
             except LaneFull:
                 return
             except LaneGone:
                 self._give_back(waiting)
             except Exception as exc:  # noqa: BLE001 - it is the call's, not of whoever made room
-                call.error = exc
-                call.done = True
-                self._tell(call)
+                self._fail(call, exc)
             line.popleft()
+
+    def _expire_line(self) -> None:
+        now_s = monotonic()
+        for waiting in self._line:
+            if waiting.deadline_s <= now_s and not waiting.call.done:
+                self._fail(waiting.call, DeadlineExceeded("the lane had no room for the call in its time"))
+        self._line = deque(waiting for waiting in self._line if not waiting.call.done)
+        self._line_deadline_s = min((waiting.deadline_s for waiting in self._line), default=inf)
+
+    def _fail(self, call: LaneCall, error: Exception) -> None:
+        call.error = error
+        call.done = True
+        self._tell(call)
 
     def _give_back(self, waiting: _Waiting) -> None:
         """A call that waited in vain: the lane is over."""
         call = waiting.call
-        call.error = LaneGone(deadline_s=waiting.deadline_s)
-        call.done = True
+        error: Exception = LaneGone(deadline_s=waiting.deadline_s)
         try:
             if call.keeps_request:
                 call.request = encode_call(waiting.method, waiting.inputs)
         except HuteroxError as exc:
-            call.error = exc
-        self._tell(call)
+            error = exc
+        self._fail(call, error)
 
     # --- out of the lane --------------------------------------------------------------------------------------------
 
@@ -261,8 +275,11 @@ class AsyncLane:
             self._tell(call)
         if self._line:
             self._move_line()
-        if self._core.held or self._core.dropped:
+        core = self._core
+        if core.held or core.dropped:
             self._look_after_releases()
+        if not core.in_flight_count and not core.open:
+            self._lose(graceful=True)
 
     def _look_after_releases(self) -> None:
         """Results that are dropped make room for answers; the container must hear of it while calls wait for that."""

@@ -143,7 +143,7 @@ class LaneCore:
         self._answer_forms: list[Form | None] = [None] * (FORMS_MAX + 1)
         self._buffer = end.buffer
         self._out = end.out
-        self._over: Exception | None = None
+        self._over = False  # no calls any more
         self.closed = False
 
     # --- what a channel asks ----------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class LaneCore:
     @property
     def open(self) -> bool:
         """Whether new calls are taken."""
-        return self._over is None and self.end.state == OPEN
+        return not self._over and self.end.state == OPEN
 
     def cancel(self, call: LaneCall) -> bool:
         """Give a call up. False: it had ended before."""
@@ -184,9 +184,11 @@ class LaneCore:
 
     def close(self) -> list[LaneCall]:
         """Take no more calls and end those under way."""
-        self.closed = True
-        self._over = self._over or Unavailable("this client is closed", retryable=False)
-        return self._fail_all(Cancelled("the client was closed while the call was under way"))
+        self.closed = self._over = True
+        calls = [call for call, _ in self._calls.values() if call is not None and not call.done]
+        for call in calls:
+            self._fail(call, Cancelled("the client was closed while the call was under way"))
+        return calls
 
     def let_go(self) -> None:
         """After the end is closed: hold no more of its memory than results lie in, which keep it by themselves. A
@@ -204,10 +206,8 @@ class LaneCore:
         Returns:
             The calls that have ended by this.
         """
-        if self._over is None:
-            self._over = LaneGone("the lane has ended")
+        self._over = True
         begun = self.end.begun if graceful else inf
-        lost = WorkerLost("the container has ended while it had the call", executed="maybe")
         ended = []
         for call_id, (call, blocks) in self._calls.items():
             if call is None or call.done:
@@ -218,20 +218,14 @@ class LaneCore:
                     call.request = self._request_of(call, blocks)
                     call.owner = call.future or call.owner
             else:
-                self._fail(call, lost)
+                self._fail(call, WorkerLost("the container has ended while it had the call", executed="maybe"))
             ended.append(call)
         self._calls.clear()
         return ended
 
     def gone(self) -> Exception:
         """Why no call is taken: closed, or to be sent elsewhere."""
-        return self._over if isinstance(self._over, HuteroxError) else LaneGone()
-
-    def _fail_all(self, error: HuteroxError) -> list[LaneCall]:
-        calls = [call for call, _ in self._calls.values() if call is not None and not call.done]
-        for call in calls:
-            self._fail(call, error)
-        return calls
+        return Unavailable("this client is closed", retryable=False) if self.closed else LaneGone()
 
     def _fail(self, call: LaneCall, error: Exception) -> None:
         call.error = error
@@ -247,7 +241,7 @@ class LaneCore:
             LaneFull: no room now.
             InvalidInput, TooLarge: inputs that are not carried, or a timeout that is none.
         """
-        if self._over is not None or self._state[STATE] != OPEN:
+        if self._over or self._state[STATE] != OPEN:
             raise self.gone()
         if type(timeout_s) is not float or not 1e-6 <= timeout_s <= _TIMEOUT_S_MAX:
             timeout_s = _checked_timeout_s(timeout_s)

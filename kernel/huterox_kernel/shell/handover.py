@@ -25,7 +25,7 @@ HELLO_S: Final = 2.0
 SILENT_MAX: Final = 64
 ACCEPTS_MAX: Final = 16  # in one turn of the loop
 ACCEPT_RETRY_S: Final = 0.2
-_BACKLOG: Final = 128
+_BACKLOG: Final = 512
 
 
 def bind_lane_socket(path: str, *, for_all: bool) -> socket.socket:

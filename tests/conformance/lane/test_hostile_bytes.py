@@ -38,7 +38,7 @@ def live(who, maker, seed):
         steps += 1
         liar.act()
         for _ in range(rng.choice([1, 1, 3])):
-            before = bytes(lane.memory[:])
+            before = lane.memory[:]
             try:
                 honest.act()
             except OVER as exc:
@@ -58,7 +58,7 @@ def check_that_it_stays_over(honest, liar):
     """Whatever the liar does, the end that has seen through it hands nothing out that is not the liar's."""
     for _ in range(5):
         liar.act()
-        before = bytes(honest.lane.memory[:])
+        before = honest.lane.memory[:]
         try:
             honest.take()
         except OVER:
@@ -66,11 +66,11 @@ def check_that_it_stays_over(honest, liar):
         assert untouched(before, honest.lane.memory, honest.places)
 
 
-@pytest.mark.parametrize("batch", range(16))
+@pytest.mark.parametrize("batch", range(10))
 @pytest.mark.parametrize("who", PAIRS)
 def test_honest_end_survives_a_liar(who, batch):
     steps = [live(who, make_memory_lane, f"{batch}/{number}") for number in range(60)]
-    assert sum(steps) > 60 * 4  # or the liars are too stupid to be of use
+    assert sum(steps) > 60 * 15  # or the liars are too stupid to be of use
 
 
 @pytest.mark.parametrize("batch", range(4))
