@@ -12,7 +12,9 @@ from huterox_kernel.worker.calls import Calls
 from huterox_kernel.worker.inputs import Expected
 from huterox_kernel.worker.runtimes.python import PythonModel
 from huterox_shm.errors import LaneDead, PeerProtocolError
+from huterox_shm.handover import send_descriptors
 from huterox_shm.lane import CallerEnd, ContainerEnd, LaneConfig, LaneWatch, create_lane
+from huterox_wire.leases import LaneGranted, encode_granted
 
 WAIT_S = 10.0
 MIB = 1 << 20
@@ -88,12 +90,24 @@ class ContainerDouble:
     `end` and `liveness` are for the caller.
     """
 
-    def __init__(self, half_nbytes: int = 16 * MIB, ring_entries: int = 128, *, paused: bool = False) -> None:
+    def __init__(
+        self,
+        half_nbytes: int = 16 * MIB,
+        ring_entries: int = 128,
+        *,
+        paused: bool = False,
+        peer: socket.socket | None = None,
+    ) -> None:
+        """`peer`: a connection on which the caller's end is handed over."""
         descriptors = create_lane(LaneConfig(ring_entries, half_nbytes, half_nbytes), generation=1)
         self.watch = LaneWatch.attach(descriptors.duplicate())
-        self.end = CallerEnd.attach(descriptors.duplicate())
+        if peer is None:
+            self.end = CallerEnd.attach(descriptors.duplicate())
+            self.liveness, self._peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        else:
+            send_descriptors(peer, encode_granted(LaneGranted(7, 1)), descriptors)
+            self._peer = peer
         self.lane = ContainerEnd.attach(descriptors)
-        self.liveness, self._peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.model = Model()
         self.calls = Calls(self.lane, PythonModel(self.model), Expected({}))
         self.error: Exception | None = None
@@ -140,5 +154,6 @@ class ContainerDouble:
         self.watch.close()
         self.lane.close()
         self._peer.close()
-        self.end.close()
-        self.liveness.close()
+        if hasattr(self, "end"):
+            self.end.close()
+            self.liveness.close()

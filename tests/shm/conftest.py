@@ -3,7 +3,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.conformance.lane.lanes import Lane
+from tests.conformance.lane.lanes import lane_of
 
 from huterox_shm.lane import CallerEnd, ContainerEnd, LaneConfig, create_lane
 
@@ -56,8 +56,7 @@ def ends(descriptors):
 @pytest.fixture
 def lane(ends):
     """The same, for the helpers of the conformance tests."""
-    caller, container = ends
-    return Lane(caller, container, caller._memory.buffer, caller._peer_bell, caller._bell)
+    return lane_of(*ends)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.conformance.lane.lanes import answer, check_slab, exchange, make_segment_lane, open_calls
 
-from huterox_shm.errors import LaneFull
+from huterox_shm.errors import LaneFull, PeerProtocolError
 from huterox_shm.lane import CallerEnd, ContainerEnd, LaneConfig, create_lane
 
 MIB = 1 << 20
@@ -128,8 +128,8 @@ def test_memory_of_a_lane_is_the_systems_again_however_it_ends(no_descriptor_lea
         if by == "death":
             caller.mark_dead()
         elif by == "lie":
-            caller._bell.ring(1000)
-            with pytest.raises(Exception, match="unacknowledged"):
+            caller._bell.ring(2000)
+            with pytest.raises(PeerProtocolError):
                 caller.take()
         caller.close()
         container.close()

@@ -17,18 +17,14 @@ MODELS = Path(__file__).parent / "models" / "plain.py"
 START_S = 60.0
 
 
-class Platform:
-    """One `huterox up`. Every process that comes of it carries a mark in its environment, so none can hide."""
+class Processes:
+    """Real processes around one folder. Each that comes of them carries a mark in its environment, so none can hide."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.endpoint = f"ipc://{folder}/switchboard.ipc"
         self._mark = f"HUTEROX_TEST_MARK={uuid.uuid4()}"
-        self._environment = {**os.environ, **dict([self._mark.split("=")])}
-        self.up = self.run("up", "--dir", str(folder), "--preload", "numpy", *arguments)
-        assert self.up.stdout is not None
-        line = self.up.stdout.readline()
-        assert line.strip() == "ready", f"huterox up said {line!r}: {self.log_tail()}"
+        self.environment = {**os.environ, **dict([self._mark.split("=")])}
 
     def run(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start a `huterox` command that carries the mark."""
@@ -36,12 +32,12 @@ class Platform:
         command = [sys.executable, "-m", "huterox.cli.main", *arguments]
         with log:
             return subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, env=self._environment, text=True, start_new_session=True
+                command, stdout=subprocess.PIPE, stderr=log, env=self.environment, text=True, start_new_session=True
             )
 
     def command(self, *arguments: str, timeout_s: float = 60.0) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "huterox.cli.main", *arguments]
-        environment = {**self._environment, "HUTEROX_ENDPOINT": self.endpoint}
+        environment = {**self.environment, "HUTEROX_ENDPOINT": self.endpoint}
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment)
 
     def log_tail(self) -> str:
@@ -70,12 +66,30 @@ class Platform:
         assert pids, f"no {daemon} among {self.processes()}"
         return max(pids)
 
+    def kill_all(self) -> None:
+        """Whatever happened, leave nothing running."""
+        for pid in self.processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+class Platform(Processes):
+    """One `huterox up`."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        super().__init__(folder)
+        self.up = self.run("up", "--dir", str(folder), "--preload", "numpy", *arguments)
+        assert self.up.stdout is not None
+        line = self.up.stdout.readline()
+        assert line.strip() == "ready", f"huterox up said {line!r}: {self.log_tail()}"
+
     def stop(self, how: int = signal.SIGINT) -> int:
         self.up.send_signal(how)
         return self.up.wait(timeout=30)
 
     def close(self) -> None:
-        """Whatever happened, leave nothing running."""
         if self.up.poll() is None:
             self.up.terminate()
             try:
@@ -83,8 +97,7 @@ class Platform:
             except subprocess.TimeoutExpired:
                 self.up.kill()
                 self.up.wait(timeout=10)
-        for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
+        self.kill_all()
         assert self.up.stdout is not None
         self.up.stdout.close()
 

@@ -55,6 +55,7 @@ _REMEMBERED: Final = 3  # references to a block that nobody kept: its plan's, th
 _OWN: Final = 2  # the same for one in a list that no plan remembers
 _STOP: Final = 1 << 62
 _ndarray = np.ndarray
+_monotonic_ns = time.monotonic_ns
 _UNKNOWN: Final = InvalidInput("this number was never told to stand for anything")
 
 Item = Request
@@ -76,6 +77,7 @@ class Calls:
         self.retry_at_s = inf
         self._plans = Plans(model, expected)
         self._numbered = self._plans.numbered
+        self._single = self._plans.single
         self._answers = Answers(lane)
         self._queue: deque[Item] = deque()
         self._overtaken: dict[int, Plan | HuteroxError] = {}  # queued calls whose number has come to mean another form
@@ -194,8 +196,8 @@ class Calls:
         Written out for the most common call: one NumPy array in, its form known; what is special leaves early.
         """
         _, flags, call_id, offset, nbytes, signature, deadline_us = item
-        plan = self._numbered(signature)
-        if flags or type(plan) is not Plan or plan.single is None or nbytes != plan.nbytes or self._overtaken:
+        plan = self._single(signature)
+        if plan is None or flags or nbytes != plan.nbytes or self._overtaken:
             return self._run_any(item, now_ns)
         # Before anything of the call runs: should the process die, nobody must call it unstarted.
         self._header[BEGUN] = call_id
@@ -205,7 +207,7 @@ class Calls:
         block = plan.blocks.get(offset)
         if block is None:
             block = plan.block(lane, offset)
-        name, dtype, shape, _, _, _, _ = plan.single
+        name, dtype, shape = plan.single
         self._running = call_id
         written: Written | None
         try:
@@ -237,7 +239,7 @@ class Calls:
         else:
             told |= REQUEST_RELEASED
         lane.publish_reply(REPLY, told, call_id, at, size, form)
-        return time.monotonic_ns()
+        return _monotonic_ns()
 
     def _run_any(self, item: Item, now_ns: int) -> int:
         """The same for every other call."""

@@ -47,12 +47,12 @@ class Input(NamedTuple):
 class Plan:
     """How to call a method with the requests that have one meta.
 
-    `single` is the one input that is a NumPy array, where there is nothing else. `blocks` remembers the objects that
-    arrays are made over, by their offset: a lane uses the same blocks again and again. `writes`: the model may write
-    into some of its inputs.
+    `single` is the name, dtype and shape of the one input that is a NumPy array, where there is nothing else. `blocks`
+    remembers the objects that arrays are made over, by their offset: a lane uses the same blocks again and again.
+    `writes`: the model may write into some of its inputs.
     """
 
-    __slots__ = ("blocks", "function", "inputs", "method", "nbytes", "params", "single", "writes")
+    __slots__ = ("blocks", "function", "inputs", "is_single", "method", "nbytes", "params", "single", "writes")
 
     def __init__(self, method: Method, params: dict[str, Any], inputs: tuple[Input, ...], nbytes: int) -> None:
         self.method = method
@@ -63,7 +63,8 @@ class Plan:
         self.writes = any(item.writable for item in inputs)
         self.blocks: dict[int, RequestBytes] = {}
         first = inputs[0] if len(inputs) == 1 and nbytes and not params and not method.allocates else None
-        self.single = first if first is not None and first.dtype is not None and not first.is_torch else None
+        self.is_single = first is not None and first.dtype is not None and not first.is_torch
+        self.single: tuple[str, Any, tuple[int, ...]] = first[:3] if first is not None else ("", None, ())
 
     def block(self, lane: ContainerEnd, offset: int) -> RequestBytes:
         """A block at a place that is not remembered yet."""
@@ -117,7 +118,10 @@ class Plans:
         self._plans: dict[bytes, Plan] = {}
         self._numbered: dict[int, Plan | HuteroxError] = {}
         self.numbered = self._numbered.get
-        """Hot path. What a number stands for: a plan, the error that its definition was, or None."""
+        """What a number stands for: a plan, the error that its definition was, or None."""
+        self._singles: dict[int, Plan] = {}
+        self.single = self._singles.get
+        """Hot path. The plan of a number where it has a single input, else None."""
 
     def define(self, number: int, meta: bytes) -> None:
         """From now on `number` stands for this meta map, or for what is wrong with it.
@@ -127,11 +131,14 @@ class Plans:
         """
         if not 0 < number <= FORMS_MAX:
             raise InvalidInput(f"{number} is no number for a form; they are 1 to {FORMS_MAX}")
+        self._singles.pop(number, None)
         try:
-            self._numbered[number] = self._plan_of(meta, 0)
+            plan = self._numbered[number] = self._plan_of(meta, 0)
         except HuteroxError as error:
             self._numbered[number] = error.with_traceback(None)
             raise
+        if plan.is_single:
+            self._singles[number] = plan
 
     def plan(self, view: memoryview) -> Plan:
         """Hot path. The plan for a whole message.

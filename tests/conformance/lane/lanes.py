@@ -80,9 +80,13 @@ class Lane(NamedTuple):
 
     caller: CallerEnd
     container: ContainerEnd
-    memory: object
     request_bell: object
     reply_bell: object
+
+    @property
+    def memory(self):
+        """Not kept: a closed lane is gone."""
+        return self.caller._memory.buffer
 
     @property
     def layout(self):
@@ -113,14 +117,19 @@ def make_memory_lane(config=CONFIG, counters=None):
     container = ContainerEnd(MemorySegment(buffer), request_bell, reply_bell, counters)
     caller._memory.home = range(layout.request_half, layout.reply_half)
     container._memory.home = range(layout.reply_half, layout.segment_nbytes)
-    return Lane(caller, container, buffer, request_bell, reply_bell)
+    return Lane(caller, container, request_bell, reply_bell)
 
 
 def make_segment_lane(config=CONFIG, counters=None):
     descriptors = create_lane(config, 1)
     caller = CallerEnd.attach(descriptors.duplicate())
     container = ContainerEnd.attach(descriptors, counters)
-    return Lane(caller, container, caller._memory.buffer, caller._peer_bell, caller._bell)
+    return lane_of(caller, container)
+
+
+def lane_of(caller, container):
+    """The lane of two real ends."""
+    return Lane(caller, container, caller._peer_bell, caller._bell)
 
 
 MAKERS = {"bytearray": make_memory_lane, "segment": make_segment_lane}
