@@ -127,6 +127,8 @@ class Double:
     def _do_predict(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
         self._socket.send_multipart(self._frames(identity, Kind.REPLY, request_id, values))
 
+    _do_slow = _do_note = _do_predict
+
     def _do_later(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
         """The same after `seconds`."""
         self._count += 1

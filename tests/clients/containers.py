@@ -97,16 +97,12 @@ class ContainerDouble:
         *,
         paused: bool = False,
         peer: socket.socket | None = None,
+        made: list["ContainerDouble"] | None = None,
     ) -> None:
-        """`peer`: a connection on which the caller's end is handed over."""
+        """`peer`: a connection on which the caller's end is handed over. `made`: where to enter it before that."""
         descriptors = create_lane(LaneConfig(ring_entries, half_nbytes, half_nbytes), generation=1)
         self.watch = LaneWatch.attach(descriptors.duplicate())
-        if peer is None:
-            self.end = CallerEnd.attach(descriptors.duplicate())
-            self.liveness, self._peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        else:
-            send_descriptors(peer, encode_granted(LaneGranted(7, 1)), descriptors)
-            self._peer = peer
+        for_caller = descriptors.duplicate()
         self.lane = ContainerEnd.attach(descriptors)
         self.model = Model()
         self.calls = Calls(self.lane, PythonModel(self.model), Expected({}))
@@ -117,6 +113,15 @@ class ContainerDouble:
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="container-double", daemon=True)
         self._thread.start()
+        if peer is None:
+            self.end = CallerEnd.attach(for_caller)
+            self.liveness, self._peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            return
+        self._peer = peer
+        if made is not None:
+            made.append(self)
+        send_descriptors(peer, encode_granted(LaneGranted(7, 1)), for_caller)
+        for_caller.close()
 
     def _run(self) -> None:
         try:

@@ -291,6 +291,15 @@ def test_results_that_are_kept_never_take_the_containers_room(use):
     use(calls, half_nbytes=4 * MIB)
 
 
+def test_answers_of_more_bytes_than_the_lane_has_come_through_it_bit_by_bit(use):
+    async def calls(bench):
+        for n in (10, 900, 5000):
+            results = await asyncio.gather(*(bench.call("array", n=n) for _ in range(500)))
+            assert [result["x"][-1] for result in results] == [n - 1] * 500
+
+    use(calls, half_nbytes=MIB, ring_entries=1024)
+
+
 def test_memory_of_the_lane_is_passed_without_a_copy(use):
     async def calls(bench):
         array = bench.lane.empty((10, 10), "float32")

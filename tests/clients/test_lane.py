@@ -321,6 +321,24 @@ def test_results_that_are_kept_never_take_the_containers_room(open_lane):
     assert call(lane, "array", n=100_000)["x"][-1] == 99_999
 
 
+@pytest.mark.parametrize("n", [10, 900, 5000])
+def test_answers_of_more_bytes_than_the_lane_has_come_through_it_bit_by_bit(open_lane, n):
+    lane, _ = open_lane(half_nbytes=MIB, ring_entries=1024)
+    futures = [lane.submit("array", {"n": n}, WAIT_S, NO_WAY) for _ in range(500)]
+    assert [future.result(WAIT_S)["x"][-1] for future in futures] == [n - 1] * 500
+
+
+def test_a_result_that_another_thread_drops_lets_waiting_answers_through(open_lane):
+    lane, _ = open_lane(half_nbytes=12 * MIB)
+    kept = [call(lane, "array", n=100_000) for _ in range(5)]  # no block of 8 MiB is left
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lambda: [call(lane, "array", n=600_000)["x"][-1] for _ in range(5)])
+        time.sleep(0.05)
+        assert not waiting.done()
+        kept.clear()
+        assert waiting.result(WAIT_S) == [599_999] * 5
+
+
 def test_an_answer_that_no_lane_of_this_size_carries_is_an_error(open_lane):
     lane, _ = open_lane(half_nbytes=4 * MIB)
     with pytest.raises(huterox.TooLarge):

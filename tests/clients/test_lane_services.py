@@ -18,7 +18,7 @@ import huterox
 def containers(double: Any, kernel: Any) -> Iterator[list[ContainerDouble]]:
     """Every lease is granted by a fresh container."""
     made: list[ContainerDouble] = []
-    kernel.answer = lambda peer: made.append(ContainerDouble(half_nbytes=4 * MIB, peer=peer))
+    kernel.answer = lambda peer: ContainerDouble(half_nbytes=4 * MIB, peer=peer, made=made)
     double.lease = grants(kernel)
     yield made
     for container in made:

@@ -43,7 +43,7 @@ class Harness:
     def on(self, event: happened.Event, now_s: float = 0.0) -> list[asked.Effect]:
         effects = self.board.on(event, now_s)
         if self.drains_at_once:
-            for drain in drained(effects):
+            for drain in [drain for drain in drained(effects) if not drain.service]:
                 (container,) = (c for c in self.board.registry.containers.values() if c.id == drain.container)
                 effects += self.drained(container.node.identity, drain.container, now_s)
         return effects

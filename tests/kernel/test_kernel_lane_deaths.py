@@ -454,3 +454,35 @@ def test_whatever_callers_do_the_sums_are_right_and_nothing_is_left(switchboard:
         assert works(last)
     switchboard.tell_close(A)
     assert switchboard.event(A, "gone").requests == report.requests + 1
+
+
+def lane_maps(pid: int) -> int:
+    return Path(f"/proc/{pid}/maps").read_text().count("huterox-lane")
+
+
+def test_the_memory_of_a_lane_goes_with_it_on_all_sides(switchboard: Switchboard) -> None:
+    process = switchboard.start()
+    ready = switchboard.created(A)
+    worker = psutil.Process(ready.pid)
+    before = lane_maps(process.pid), lane_maps(ready.pid)
+    for end in ("close", "mark_dead", "drain"):
+        caller = switchboard.caller(A)
+        assert len(caller.result(x=np.ones(100_000_000, np.uint8))["x"]) == 100_000_000
+        assert worker.memory_info().shared > 180 << 20
+        if end == "drain":
+            switchboard.tell_drain(A)
+        else:
+            getattr(caller.end if end == "mark_dead" else caller, end)()
+        switchboard.until(lambda: (lane_maps(process.pid), lane_maps(ready.pid)) == before)
+        switchboard.until(lambda: worker.memory_info().shared < 100 << 20)
+
+
+def test_an_input_that_a_model_keeps_outlives_its_lane(switchboard: Switchboard) -> None:
+    switchboard.start()
+    ready = switchboard.created(A)
+    before = lane_maps(ready.pid)
+    with switchboard.caller(A) as caller:
+        assert caller.result("keep", x=np.full(1000, 7.0)) == {"result": 1}
+    switchboard.heartbeat_of(A, lambda r: r.lanes == 0 and r.requests == 1)
+    assert switchboard.result(A, "forget") == {"result": 7.0}
+    switchboard.until(lambda: lane_maps(ready.pid) == before)

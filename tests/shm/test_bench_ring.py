@@ -2,7 +2,7 @@
 
 import pytest
 
-from huterox_shm.lane import REPLY, CallerEnd, ContainerEnd, LaneConfig, create_lane
+from huterox_shm.lane import BEGUN, REPLY, REQUEST_RELEASED, CallerEnd, ContainerEnd, LaneConfig, create_lane
 from huterox_shm.layout import CALL, ENTRY_NBYTES
 from huterox_shm.ring import Consumer, Producer
 from huterox_shm.slab import Slab
@@ -19,7 +19,7 @@ def test_bench_ring_publish_and_take(benchmark, count):
 
     def publish_and_take():
         for call_id in range(count):
-            producer.publish(CALL, 0, call_id, 4096, 1024, 0, 64)
+            producer.publish(CALL, 0, call_id, 4096, 1024, 0, 0, 64)
         producer.flushed = producer.published
         taken = list(right.take(count))
         right.acknowledged = right.consumed
@@ -37,7 +37,7 @@ def test_bench_slab_claim_and_release(benchmark, nbytes):
         slab.release(slab.claim(nbytes))
 
     benchmark(claim_and_release)
-    assert not slab.claimed
+    assert not slab.out
 
 
 @pytest.mark.parametrize("count", [1, 64])
@@ -47,21 +47,21 @@ def test_bench_lane_round_trip(benchmark, count):
     with CallerEnd.attach(descriptors.duplicate()) as caller, ContainerEnd.attach(descriptors) as container:
 
         def round_trip():
-            for call_id in range(count):
+            for _ in range(count):
                 offset = caller.claim(1024)
                 caller.write_view(offset, 1024)[:] = payload
-                caller.publish_call(call_id, offset, 1024)
+                caller.publish_call(None, offset, 1024)
             caller.flush()
-            for _, call_id, offset, nbytes, _, _ in container.take():
-                container.begin(call_id)
+            for _, _, call_id, offset, nbytes, _, _ in container.take():
+                container.header[BEGUN] = call_id
                 reply_at = container.claim(nbytes)
                 container.write_view(reply_at, nbytes)[:] = container.view(offset, nbytes)
-                container.publish_reply(REPLY, call_id, reply_at, nbytes, request_released=True)
-                container.end(call_id, 1, False)
+                container.publish_reply(REPLY, REQUEST_RELEASED, call_id, reply_at, nbytes)
+                container.count(1, 1)
             container.flush()
             replies = caller.take()
-            for reply in replies:
-                caller.release(reply.offset)
+            for *_, offset, _ in replies:
+                caller.release(offset)
             return replies
 
         assert len(benchmark(round_trip)) == count

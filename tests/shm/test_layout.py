@@ -2,12 +2,20 @@ import pytest
 
 from huterox_shm.errors import PeerProtocolError
 from huterox_shm.layout import (
+    BEGUN,
     CHUNK_NBYTES,
+    COUNTERS,
     DEAD,
     DRAINING,
+    ENTRY,
+    ENTRY_NBYTES,
     HEADER_WORDS,
     OPEN,
+    PINNED,
+    RELEASES_MAX,
+    RELEASES_ONLY_MAX,
     STATE,
+    LaneCounters,
     plan,
     read_counters,
     read_header,
@@ -27,7 +35,8 @@ def test_header_reads_back_what_was_written():
     words, layout = fresh_header()
     assert read_header(words, layout.segment_nbytes) == (layout, 7)
     assert state_of(words) == OPEN
-    assert set(read_counters(words)) == {0}
+    assert read_counters(words[COUNTERS]) == LaneCounters(0, 0, 0, 0, 0)
+    assert (words[BEGUN], words[PINNED]) == (0, 0)
 
 
 def test_parts_of_a_segment_follow_each_other_without_overlap():
@@ -78,3 +87,25 @@ def test_unknown_state_counts_as_dead(word, state):
     words, _ = fresh_header()
     words[STATE] = word
     assert state_of(words) == state
+
+
+def test_counters_are_read_from_the_first_of_their_words():
+    assert read_counters([1, 2, 3, 4, 5, 6, 7, 8]) == LaneCounters(1, 2, 3, 4, 5)
+    words, _ = fresh_header()
+    words[COUNTERS] = [1, 2, 3, 4, 5]
+    assert read_counters(words[COUNTERS]) == LaneCounters(1, 2, 3, 4, 5)
+
+
+def test_words_of_different_writers_lie_in_different_cache_lines():
+    written_once, ender = {index // 8 for index in range(6)}, {STATE // 8}
+    container = {index // 8 for index in [*range(COUNTERS.start, COUNTERS.stop), BEGUN, PINNED]}
+    assert not written_once & ender and not written_once & container and not ender & container
+
+
+def test_entry_fills_its_line_and_has_room_for_its_releases():
+    assert ENTRY.size == ENTRY_NBYTES == 64
+    fields = len(ENTRY.unpack(bytes(64)))
+    assert (fields, RELEASES_MAX, RELEASES_ONLY_MAX) == (12, 3, 6)
+    largest = (255, 255, 65535, 2**32 - 1, 2**64 - 1, 2**64 - 1, 2**32 - 1, 2**32 - 1, *[2**64 - 1] * 4)
+    assert ENTRY.unpack(ENTRY.pack(*largest)) == largest
+    assert ENTRY.pack(1, 0, 0, 0, 0x0102, *[0] * 7)[8:10] == b"\x02\x01"

@@ -84,6 +84,13 @@ def test_unsealed_memfd_is_refused(no_descriptor_leaks):
     os.close(fd)
 
 
+def test_empty_memfd_is_refused(no_descriptor_leaks):
+    fd = create_memfd(0)
+    with pytest.raises(HandoverError, match="empty"):
+        Segment(fd)
+    os.close(fd)
+
+
 def test_view_outlives_the_close_and_keeps_its_bytes(fds):
     before = fds()
     segment = Segment(create_memfd(MIB))

@@ -1,38 +1,8 @@
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from tests.shm.slabs import CHUNK, make_slab
 
 from huterox_shm.errors import LaneFull, LaneTooSmall
 from huterox_shm.slab import Slab
-
-CHUNK = 4096
-
-
-class Pages:
-    """What the operating system would know: which chunks have pages; refuses beyond `chunks_max`."""
-
-    def __init__(self, chunks_max=1 << 30):
-        self.chunks = set()
-        self.chunks_max = chunks_max
-
-    def reserve(self, offset, nbytes):
-        more = self._span(offset, nbytes) - self.chunks
-        if len(self.chunks) + len(more) > self.chunks_max:
-            raise LaneFull("no pages")
-        self.chunks |= more
-
-    def punch(self, offset, nbytes):
-        self.chunks -= self._span(offset, nbytes)
-
-    def _span(self, offset, nbytes):
-        assert offset % CHUNK == 0 and nbytes % CHUNK == 0 and nbytes > 0
-        return set(range(offset // CHUNK, (offset + nbytes) // CHUNK))
-
-
-def make_slab(nbytes=16 * CHUNK, base=3 * CHUNK, chunks_max=1 << 30):
-    pages = Pages(chunks_max)
-    return Slab(base, nbytes, pages.reserve, pages.punch, CHUNK), pages
 
 
 def claim_all(slab, nbytes):
@@ -63,7 +33,7 @@ def test_block_released_twice_is_refused():
     slab, _ = make_slab()
     offset = slab.claim(100)
     slab.release(offset)
-    with pytest.raises(ValueError, match="no claimed block"):
+    with pytest.raises(ValueError, match="no block that is out"):
         slab.release(offset)
 
 
@@ -71,23 +41,8 @@ def test_offset_inside_of_a_block_is_refused():
     slab, _ = make_slab()
     offset = slab.claim(1000)
     for wrong in (offset + 64, offset - 64, 0, -1, 1 << 70):
-        with pytest.raises(ValueError, match="no claimed block"):
+        with pytest.raises(ValueError, match="no block that is out"):
             slab.release(wrong)
-
-
-def test_lent_block_comes_back_from_the_peer_only():
-    slab, _ = make_slab()
-    offset = slab.claim(100)
-    with pytest.raises(ValueError, match="no lent block"):
-        slab.take_back(offset)
-    slab.lend(offset)
-    with pytest.raises(ValueError, match="no claimed block"):
-        slab.release(offset)
-    with pytest.raises(ValueError, match="no claimed block"):
-        slab.lend(offset)
-    slab.take_back(offset)
-    with pytest.raises(ValueError, match="no lent block"):
-        slab.take_back(offset)
 
 
 def test_size_that_can_never_fit_is_refused_with_the_limit():
@@ -162,14 +117,64 @@ def test_small_claim_after_trim_has_pages_again():
     assert offset // CHUNK in pages.chunks
 
 
-def test_stats_count_blocks_by_who_has_them():
+def test_stats_count_whole_blocks():
     slab, _ = make_slab()
     slab.claim(100)
-    slab.lend(slab.claim(10))
-    stats = slab.stats()
-    assert (stats.claimed_count, stats.claimed_nbytes, stats.lent_count, stats.lent_nbytes) == (1, 128, 1, 64)
-    assert stats.nbytes == 16 * CHUNK
-    assert stats.largest_free_nbytes == 8 * CHUNK
+    slab.claim(10)
+    slab.claim(0)
+    assert slab.stats() == (16 * CHUNK, 3, 128 + 64 + 64, CHUNK, 8 * CHUNK)
+    assert slab.stats().out_nbytes == 256
+
+
+def test_block_that_an_entry_could_not_name_is_too_large():
+    slab = Slab(0, 1 << 40)
+    assert slab.nbytes_max == 2**32 - 1
+    with pytest.raises(LaneTooSmall):
+        slab.claim(1 << 32)
+    first, second = slab.claim(2**32 - 1), slab.claim(2**32 - 1)
+    assert abs(first - second) >= 2**32
+
+
+def test_reserving_that_fails_in_any_way_loses_no_block():
+    slab, pages = make_slab()
+
+    def refuse(*_):
+        raise KeyboardInterrupt
+
+    slab._reserve = refuse
+    for nbytes in (64, CHUNK, 16 * CHUNK):
+        with pytest.raises(KeyboardInterrupt):
+            slab.claim(nbytes)
+    slab._reserve = pages.reserve
+    assert slab.claim(16 * CHUNK) == slab.base
+
+
+def test_pages_that_came_before_the_system_had_none_left_are_known_and_given_back():
+    slab, pages = make_slab(chunks_max=16)
+    blocks = [slab.claim(CHUNK) for _ in range(16)]
+    slab.release(blocks[5])
+    slab.trim()
+    for offset in blocks[:5] + blocks[6:]:
+        slab.release(offset)
+    slab.trim()
+    first = slab.claim(2 * CHUNK)
+    slab.release(first)
+    pages.chunks_max = 3
+    with pytest.raises(LaneFull):
+        slab.claim(8 * CHUNK)
+    assert slab.stats().reserved_nbytes == len(pages.chunks) * CHUNK
+    slab.trim()
+    assert not pages.chunks
+
+
+def test_claims_and_releases_of_the_hot_path_are_those_of_the_slab():
+    """The lane pops and pushes `out` and `free` itself."""
+    slab, _ = make_slab()
+    offset = slab.claim(1000)
+    order = slab.out.pop(offset)
+    slab.free[order].append(offset)
+    assert slab.claim(1000) == offset
+    assert slab.free[0] is slab.free[6]  # one stack for all that is at most a line
 
 
 @pytest.mark.parametrize(
@@ -178,83 +183,3 @@ def test_stats_count_blocks_by_who_has_them():
 def test_slab_of_an_odd_form_is_refused(base, nbytes, chunk):
     with pytest.raises(ValueError, match="slab"):
         Slab(base, nbytes, chunk_nbytes=chunk)
-
-
-class SlabMachine(RuleBasedStateMachine):
-    """The slab against a model of plain intervals, over memory whose pages run out."""
-
-    blocks = Bundle("blocks")
-    lent = Bundle("lent")
-
-    @initialize(chunks=st.integers(1, 24), chunks_max=st.integers(0, 24))
-    def make(self, chunks, chunks_max):
-        self.slab, self.pages = make_slab(chunks * CHUNK, chunks_max=chunks_max)
-        self.sizes = {}
-
-    @rule(target=blocks, nbytes=st.one_of(st.integers(0, 300), st.integers(0, 9 * CHUNK)))
-    def claim(self, nbytes):
-        before = self.slab.stats()
-        try:
-            offset = self.slab.claim(nbytes)
-        except (LaneFull, LaneTooSmall):
-            after = self.slab.stats()
-            assert before[:5] == after[:5]
-            return multiple()
-        assert offset not in self.sizes
-        self.sizes[offset] = max(nbytes, 1)
-        return offset
-
-    @rule(offset=consumes(blocks))
-    def release(self, offset):
-        self.slab.release(offset)
-        del self.sizes[offset]
-
-    @rule(target=lent, offset=consumes(blocks))
-    def lend(self, offset):
-        self.slab.lend(offset)
-        return offset
-
-    @rule(offset=consumes(lent))
-    def take_back(self, offset):
-        self.slab.take_back(offset)
-        del self.sizes[offset]
-
-    @rule(offset=st.integers(0, 40 * CHUNK))
-    def release_what_is_not_out(self, offset):
-        if offset not in self.sizes:
-            for refuse in (self.slab.release, self.slab.take_back, self.slab.lend):
-                with pytest.raises(ValueError, match="begins at"):
-                    refuse(offset)
-
-    @rule()
-    def trim(self):
-        before = len(self.pages.chunks)
-        assert self.slab.trim() == (before - len(self.pages.chunks)) * CHUNK
-
-    @invariant()
-    def blocks_lie_inside_aligned_apart_and_on_pages(self):
-        end = self.slab.base
-        for offset, nbytes in sorted(self.sizes.items()):
-            assert offset % 64 == 0
-            assert offset >= end
-            end = offset + nbytes
-            assert set(range(offset // CHUNK, (end - 1) // CHUNK + 1)) <= self.pages.chunks
-        assert end <= self.slab.base + self.slab.nbytes
-
-    @invariant()
-    def stats_agree_with_the_model(self):
-        stats = self.slab.stats()
-        assert stats.claimed_count + stats.lent_count == len(self.sizes)
-        assert stats.reserved_nbytes == len(self.pages.chunks) * CHUNK
-
-    def teardown(self):
-        for offset in self.sizes:
-            (self.slab.release if offset in self.slab.claimed else self.slab.take_back)(offset)
-        self.slab.trim()
-        assert not self.pages.chunks
-        self.pages.chunks_max = 1 << 30
-        assert self.slab.claim(self.slab.nbytes_max) == self.slab.base
-
-
-SlabMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
-test_slab_agrees_with_an_interval_model = SlabMachine.TestCase

@@ -172,9 +172,13 @@ class Lanes:
             world.report_event(lane.kernel, ContainerEvent(lane.container.id, "lane_broken", reason="t/s: nonsense"))
         self._end(lane)
 
-    def drain(self, kernel: SimKernel, container_id: int) -> None:
+    def drain(self, kernel: SimKernel, container_id: int, service: int) -> None:
         """DRAIN has reached the kernel."""
         container = kernel.containers.get(container_id)
+        if service and container is not None:
+            for lane in [lane for lane in container.lanes if lane.handle == service]:
+                self._end(lane)
+            return
         if container is None:
             world = self._world
             world.report_event(kernel, ContainerEvent(container_id, "gone", cause="closed", reason="it is not here"))

@@ -250,7 +250,7 @@ class World:
             case CreateMeta():
                 self._create_container(kernel, effect.meta)
             case DrainMeta():
-                self.lanes.drain(kernel, effect.meta.container)
+                self.lanes.drain(kernel, effect.meta.container, effect.meta.service)
             case CloseMeta():
                 self.lanes.check_close(effect.meta.container, kernel.containers.get(effect.meta.container))
                 self._close_container(kernel, effect.meta.container)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,15 @@ def running_call(service: huterox.Service, platform: Platform) -> "Future[dict[s
     return call
 
 
+def last_word(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a call answers that may come before the news of its container's end: then it is lost too, and tried again."""
+    try:
+        return call()
+    except huterox.WorkerLost as lost:
+        assert lost.retryable
+        return call()
+
+
 def test_killed_container_ends_its_call_at_once_and_the_next_call_gets_a_fresh_one(own: Platform) -> None:
     with own.client(timeout=30.0) as client:
         service = serve(client, "Slow")
@@ -37,7 +47,7 @@ def test_killed_container_ends_its_call_at_once_and_the_next_call_gets_a_fresh_o
         assert time.monotonic() - killed_s < 1.0
         assert caught.value.retryable
         assert caught.value.details["executed"] == "maybe"
-        assert service(seconds=0)["pid"] != pid
+        assert last_word(lambda: service(seconds=0))["pid"] != pid
         crash = eventually(lambda: [e for e in client.events() if e["kind"] == "crash"])
         assert "SIGKILL" in crash[0]["reason"]
 
@@ -48,7 +58,6 @@ def test_calls_that_a_killed_container_had_not_started_are_answered_by_the_next_
         pid = service(seconds=0)["pid"]
         running = running_call(service, own)
         queued = [service.submit(seconds=0) for _ in range(20)]
-        eventually(lambda: client.containers()[0]["in_flight"] == 21)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(huterox.WorkerLost):
             running.result(timeout=10)
@@ -106,14 +115,14 @@ def test_switchboard_that_is_killed_finds_its_containers_again(own: Platform) ->
         pid = service.call("who")["pid"]
         os.kill(own.pid_of("connector"), signal.SIGKILL)
 
-        def works_again() -> bool:
+        def found_again() -> bool:
             try:
-                return service.call("who", timeout=1.0)["pid"] == pid
+                return [row["pid"] for row in client.admin("ps", timeout=1.0)] == [pid]
             except huterox.HuteroxError:
                 return False
 
-        eventually(works_again, 20.0)
-        assert [row["pid"] for row in client.containers()] == [pid]
+        eventually(found_again, 20.0)
+        assert service.call("who")["pid"] == pid
 
 
 def test_kernel_that_is_killed_takes_its_containers_along_and_a_new_one_serves(own: Platform) -> None:
@@ -125,7 +134,7 @@ def test_kernel_that_is_killed_takes_its_containers_along_and_a_new_one_serves(o
         with pytest.raises(huterox.WorkerLost):
             call.result(timeout=10)
         eventually(lambda: pid not in own.processes())
-        assert service.call("predict", timeout=30.0, seconds=0)["pid"] != pid
+        assert last_word(lambda: service.call("predict", timeout=30.0, seconds=0))["pid"] != pid
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "terminate", "kill up", "kill connector then ctrl-c", "kill kernel then up"])
@@ -159,6 +168,7 @@ def test_third_model_evicts_one_of_two_and_says_why(own: Platform, tmp_path: Pat
         pids = [service.call("who")["pid"] for service in (first, second)]
         eventually(lambda: all(row["run_time_s"] > 1.5 for row in client.containers()))  # past their protection
         first(x=1)
+        eventually(lambda: [row["hits"] for row in client.services()] == [2, 1, 0])  # lanes tell theirs with a heartbeat
         third.call("who")
         (evicted,) = [event for event in client.events() if event["kind"] == "evict"]
         assert "second" in evicted["subject"]

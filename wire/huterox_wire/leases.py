@@ -82,11 +82,16 @@ class LaneGranted(Struct, omit_defaults=True):
 
 
 class DrainMeta(Struct, omit_defaults=True):
-    """DRAIN, switchboard -> kernel: end the lanes of the container's callers. Answered by the EVENT drained."""
+    """DRAIN, switchboard -> kernel: end the lanes of the container's callers. Answered by the EVENT drained.
+
+    With a `service`, its lanes alone, and those that it was promised: it was deleted, the container stays, and nothing
+    is answered.
+    """
 
     epoch: int
     container: int
     reason: str = ""
+    service: int = 0
 
 
 decode_lease = meta_decoder(LeaseMeta)

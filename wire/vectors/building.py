@@ -87,7 +87,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "LeaseMeta": {"host_id": "", "pid": 0, "half_mb": 0, "ring_entries": 0},
     "LeaseOrderMeta": {"half_mb": 0, "ring_entries": 0, "pid": 0},
     "LeasedMeta": {},
-    "DrainMeta": {"reason": ""},
+    "DrainMeta": {"reason": "", "service": 0},
 }
 
 

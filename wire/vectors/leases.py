@@ -52,6 +52,12 @@ def messages() -> list[Vector]:
             Body("DrainMeta", {"epoch": 3, "container": CONTAINER, "reason": "room for bert"}),
         ),
         good(
+            "drain-service",
+            "DRAIN",
+            Head("DRAIN"),
+            Body("DrainMeta", {"epoch": 3, "container": CONTAINER, "reason": "deleted", "service": 4294967303}),
+        ),
+        good(
             "register-host-id",
             "REGISTER of a kernel that gives lanes",
             Head("REGISTER"),

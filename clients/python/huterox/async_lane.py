@@ -20,7 +20,8 @@ import numpy as np
 from huterox.codec import encode_call
 from huterox.core import Limits
 from huterox.futures import Result
-from huterox.lane_core import LaneCall, LaneCore, Request, values_of
+from huterox.lane_call import LaneCall, Request
+from huterox.lane_core import LaneCore, values_of
 from huterox.lease import LaneGone
 from huterox_shm.errors import LaneDead, LaneFull, PeerProtocolError
 from huterox_shm.lane import DEAD, CallerEnd
@@ -276,7 +277,7 @@ class AsyncLane:
         if self._line:
             self._move_line()
         core = self._core
-        if core.held or core.dropped:
+        if core.held or core.dropped or self._end.releases_pending > core.releases_max:
             self._look_after_releases()
         if not core.in_flight_count and not core.open:
             self._lose(graceful=True)
@@ -286,8 +287,8 @@ class AsyncLane:
         core = self._core
         if not core.in_flight_count:
             return
-        with suppress(LaneDead, PeerProtocolError):
-            if self._end.releases_pending:
+        if core.dropped or self._end.releases_pending > core.releases_max:
+            with suppress(LaneDead, PeerProtocolError):
                 core.tell_releases()
         if core.held:
             self._arm(monotonic() + _TICK_S)

@@ -21,6 +21,7 @@ import os
 import select
 import threading
 from collections import deque
+from collections.abc import Sized
 from contextlib import suppress
 from math import ceil, inf
 from time import monotonic
@@ -31,6 +32,7 @@ from huterox_wire.errors import InvalidInput
 
 _STARTS_PER_READ: Final = 16
 _POLL_S_MAX: Final = 3600.0
+_RESTLESS_S: Final = 0.01
 _JOIN_S: Final = 2.0
 _POLLIN: Final = select.POLLIN
 
@@ -98,6 +100,8 @@ class Channel(Generic[C]):
     """The threads of one process around one source of answers."""
 
     core: Core[C]
+    _restless: Sized = ()
+    """While this is not empty, who polls looks every few milliseconds: what may happen to it rings no bell."""
 
     def __init__(self, core: Core[C]) -> None:
         """The subclass has opened what `_register_descriptors` needs. Owns one descriptor until `close`."""
@@ -258,6 +262,8 @@ class Channel(Generic[C]):
 
     def _poll(self, wait_s: float) -> None:
         """Hot path. Wait for the subclass's descriptors or for `_wake_fd`, without the lock."""
+        if self._restless:
+            wait_s = min(wait_s, _RESTLESS_S)
         wait_ms = ceil(min(max(wait_s, 0.0), _POLL_S_MAX) * 1e3)
         for fd, events in self._poller.poll(wait_ms):
             if fd == self._wake_fd:

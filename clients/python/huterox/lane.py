@@ -25,7 +25,8 @@ import numpy as np
 
 from huterox.channel import Channel
 from huterox.core import Limits
-from huterox.lane_core import LaneCall, LaneCore
+from huterox.lane_call import LaneCall
+from huterox.lane_core import LaneCore
 from huterox.lane_futures import LaneFuture, LaneStream, Router
 from huterox_shm.errors import LaneDead, LaneFull, PeerProtocolError, ShmError
 from huterox_shm.lane import DEAD, CallerEnd
@@ -34,7 +35,6 @@ _QUEUED_MAX: Final = 16
 """So many calls are shown to a container that has work; one that has none sees the first at once."""
 
 _ROOM_LOOK_S: Final = 0.05
-_RELEASE_LOOK_S: Final = 0.01
 
 
 class LaneConnection(Channel[LaneCall]):
@@ -59,6 +59,7 @@ class LaneConnection(Channel[LaneCall]):
         self._rooms: list[LaneCall] = []  # waited for by those whose call found no room
         super().__init__(LaneCore(end, limits))
         self._publish = self.core.publish
+        self._restless = self.core.held  # a result may be dropped while the container waits for its room
 
     # --- calls ------------------------------------------------------------------------------------------------------
 
@@ -184,12 +185,6 @@ class LaneConnection(Channel[LaneCall]):
         poller.register(self._end.fileno(), select.POLLIN)
         poller.register(self._liveness.fileno(), 0)
 
-    def _poll(self, wait_s: float) -> None:
-        """Hot path. A result that is dropped rings no bell, and the container may be waiting for its room."""
-        if self.core.held or self._end.releases_pending:
-            wait_s = min(wait_s, _RELEASE_LOOK_S)
-        super()._poll(wait_s)
-
     def _read_if_any(self) -> None:
         self._unread = False
 
@@ -202,7 +197,7 @@ class LaneConnection(Channel[LaneCall]):
             if core.queued_count:
                 core.flush()
             news = core.take()
-            if (core.dropped or not news) and core.in_flight_count and self._end.releases_pending:
+            if (core.dropped or self._end.releases_pending > core.releases_max) and self._end.calls:
                 core.tell_releases()
         except LaneDead:
             self._lose(graceful=True)

@@ -1,76 +1,38 @@
 """The calls of one lane, without sockets and threads: inputs to a published call, reply entries to named results.
 
-Problem: at this speed everything that is done for each call shows. Idea: what follows from method, names, dtypes and
-shapes is worked out once and kept as a numbered form (see `huterox_wire.forms`): the block's size, where to pop a free
-one, and the arrays to copy through. A call of a known form is a dictionary look-up, a copy and a ring entry.
+How calls go in: `huterox.lane_requests`. Small results are copied out, which costs less than watching them; a large one
+stays in its block until the last view of it has gone, and the container has room for others.
 
-Inputs that lie in the lane already (`empty`) are not copied: the entry names their block. Small results are copied out,
-which costs less than watching them; a large one stays in its block until the last view of it has gone.
-
-When the lane is full: LaneFull, nothing has happened. When it drains or is dead: LaneGone, the call goes elsewhere.
+A call ends once: answered, failed, late, cancelled, lost with the container, or given back (LaneGone) because the
+container had not begun it.
 
 Not thread-safe: the shell's lock is held for everything but `outcome` and what garbage collection does.
 """
 
-import struct
-from collections import deque
-from collections.abc import Mapping, Sequence
-from math import inf, prod
-from sys import modules
-from typing import TYPE_CHECKING, Any, Final
+from math import inf
+from typing import Any, Final
 
 import numpy as np
 
-from huterox.codec import check_method, decode_result
+from huterox.codec import decode_result
 from huterox.core import Limits, decode_answer
+from huterox.lane_call import Answer, LaneCall
+from huterox.lane_requests import LaneMemory, LaneRequests
 from huterox.lease import LaneGone
-from huterox.memory import dtype_of
-from huterox_shm.errors import LaneDead, LaneFull, LaneTooSmall
-from huterox_shm.lane import DEFINES, INDIRECT, OPEN, PART, REPLY, STATE, STREAM, CallerEnd
-from huterox_shm.slab import SMALL_NBYTES_MAX
-from huterox_wire.errors import (
-    Busy,
-    Cancelled,
-    DeadlineExceeded,
-    Fault,
-    HuteroxError,
-    InvalidInput,
-    Unavailable,
-    WorkerLost,
-)
-from huterox_wire.forms import FORMS_MAX, Form, SentForms
-from huterox_wire.header import HEADER_NBYTES, Buffer, pack_header
-from huterox_wire.kinds import Flag, Kind
-from huterox_wire.limits import BLOB_NBYTES_MIN, BUDGET_US_MAX
-from huterox_wire.message import Message, align, check_message_nbytes, decode, packed_nbytes, slice_tensors
-from huterox_wire.meta import CallMeta, TensorSpec, decode_call, decode_error, decode_reply, encode_meta
-from huterox_wire.payload import array_of_torch, split_values
+from huterox_shm.lane import DEFINES, PART, REPLY, CallerEnd
+from huterox_wire.errors import Busy, Cancelled, DeadlineExceeded, Fault, HuteroxError, WorkerLost
+from huterox_wire.forms import FORMS_MAX, Form
+from huterox_wire.header import Buffer
+from huterox_wire.message import decode
+from huterox_wire.meta import decode_error, decode_reply
 
-if TYPE_CHECKING:
-    from huterox.lane_futures import LaneFuture
+__all__ = ["LaneCall", "LaneCore", "LaneMemory", "ResultMemory", "values_of"]
 
 COPIED_NBYTES_MAX: Final = 8192
 """Answers up to this size are copied out of the lane."""
 
-_REFERENCE: Final = struct.Struct("<QQ")
-_CONSTANTS: Final = frozenset({type(None), bool, int, str})
-_TIMEOUT_S_MAX: Final = BUDGET_US_MAX / 1e6
-_PACKED: Final = int(Flag.PACKED)
-_PAD: Final = bytes(64)
 _ndarray = np.ndarray
 _uint8 = np.dtype(np.uint8)
-
-
-class LaneMemory(np.ndarray[Any, Any]):
-    """A block that the user fills, all bytes of it: the base of what `empty` gives out. Goes with its last view."""
-
-    __slots__ = ("end", "offset")
-    end: CallerEnd
-    offset: int
-
-    def __del__(self) -> None:
-        if (end := getattr(self, "end", None)) is not None:
-            end.disown(self.offset)
 
 
 class ResultMemory(np.ndarray[Any, Any]):
@@ -85,66 +47,18 @@ class ResultMemory(np.ndarray[Any, Any]):
             core.release(self.offset)
 
 
-class LaneCall:
-    """One call in a lane. The core ends it; the shell wakes whoever waits for it.
-
-    Attributes:
-        done: the call has ended; `LaneCore.outcome` tells how.
-        parts: answers of a streamed reply that nobody has taken yet. None for a call that takes none.
-        unattended: nobody may be waiting for it (a future, a stream), so somebody must read on its behalf.
-        owner: whom the shell tells of the end.
-        future: who goes on with it elsewhere should the container end without having touched it.
-        keeps_request, request: whether to read it back out of the lane then, for its inputs may have been changed.
-    """
-
-    # Most calls change few of these: a class attribute costs nothing.
-    done = False
-    parts: "deque[Answer] | None" = None
-    deadline_s = inf
-    timeout_s = 0.0
-    unattended = False
-    owner: Any = None
-    future: "LaneFuture | None" = None
-    keeps_request = False
-    error: Exception | None = None
-    answer: "Answer | None" = None
-    values: dict[str, Any] | None = None
-    call_id = 0
-    form: Form | None = None
-    nbytes = 0
-    request: "Request | None" = None
-
-
-Answer = tuple[Form | None, Any]
-"""The form (None: a whole message) and the bytes."""
-
-Request = tuple[bytes, list[Buffer]]
-"""A call's meta map and the bytes of its tensors."""
-
-
-class LaneCore:
+class LaneCore(LaneRequests):
     """The calls of one lane, at its caller's end."""
 
     def __init__(self, end: CallerEnd, limits: Limits) -> None:
-        self.end = end
-        self.next_deadline_s = inf  # a lower bound, corrected when it is reached
-        self.queued_count = 0  # published and not flushed
-        self.held: dict[int, int] = {}  # blocks of answers that somebody still looks at -> their size
+        super().__init__(end, limits)
         self.dropped = False  # a large answer's block, since the container was told
         self._held_nbytes = 0  # no less than that in all; corrected when it is too much
         self._held_nbytes_max = end.layout.reply_half_nbytes // 2
-        self._limits = limits
-        self._grace_s = limits.grace_s
-        self._calls = end.calls
-        self._state = end.header
-        self._forms = SentForms()
-        self._form = self._forms.get
-        self._seen: set[tuple[Any, ...]] = set()  # keys with plain values, of calls that had no form
+        # So many blocks of copied answers may wait for the next call to tell of them.
+        self.releases_max = end.layout.reply_half_nbytes // (16 * COPIED_NBYTES_MAX)
         self._answer_forms: list[Form | None] = [None] * (FORMS_MAX + 1)
         self._buffer = end.buffer
-        self._out = end.out
-        self._over = False  # no calls any more
-        self.closed = False
 
     # --- what a channel asks ----------------------------------------------------------------------------------------
 
@@ -157,11 +71,6 @@ class LaneCore:
     def unattended_count(self) -> int:
         """The same: while there are any, somebody must read. None once this is closed."""
         return 0 if self.closed else len(self._calls)
-
-    @property
-    def open(self) -> bool:
-        """Whether new calls are taken."""
-        return not self._over and self.end.state == OPEN
 
     def cancel(self, call: LaneCall) -> bool:
         """Give a call up. False: it had ended before."""
@@ -223,283 +132,9 @@ class LaneCore:
         self._calls.clear()
         return ended
 
-    def gone(self) -> Exception:
-        """Why no call is taken: closed, or to be sent elsewhere."""
-        return Unavailable("this client is closed", retryable=False) if self.closed else LaneGone()
-
     def _fail(self, call: LaneCall, error: Exception) -> None:
         call.error = error
         call.done = True
-
-    # --- a call out -------------------------------------------------------------------------------------------------
-
-    def publish(self, call: LaneCall, method: str, inputs: Mapping[str, Any], timeout_s: float, now_s: float) -> None:
-        """Hot path. Queue a call; the container sees it after `flush`.
-
-        Raises:
-            LaneGone: the lane takes no new calls, or this one is too large for it.
-            LaneFull: no room now.
-            InvalidInput, TooLarge: inputs that are not carried, or a timeout that is none.
-        """
-        if self._over or self._state[STATE] != OPEN:
-            raise self.gone()
-        if type(timeout_s) is not float or not 1e-6 <= timeout_s <= _TIMEOUT_S_MAX:
-            timeout_s = _checked_timeout_s(timeout_s)
-        if len(inputs) == 1 and call.parts is None:
-            ((name, value),) = inputs.items()
-            if (
-                type(value) is _ndarray
-                and type(method) is str
-                and (form := self._form((method, name, value.dtype, value.shape))) is not None
-                and (stack := form.stack)
-                and value.base is None
-            ):
-                offset = stack.pop()
-                self._out[offset] = form.order
-                view = form.view.get(offset)
-                if view is None:
-                    view = form.views_at(self.end.writable, offset)[0]
-                view[...] = value
-                call.form = form
-                self._enter(call, offset, form.nbytes, form.number, 0, timeout_s, now_s, None)
-                return
-        self._publish_any(call, method, inputs, timeout_s, now_s)
-
-    def _enter(
-        self,
-        call: LaneCall,
-        offset: int,
-        nbytes: int,
-        number: int,
-        flags: int,
-        timeout_s: float,
-        now_s: float,
-        blocks: tuple[int, ...] | None,
-    ) -> None:
-        """Hot path. Publish, and note the deadline."""
-        deadline_s = now_s + timeout_s
-        try:
-            call.call_id = self.end.publish_call(call, offset, nbytes, number, flags, int(deadline_s * 1e6), blocks)
-        except LaneFull:
-            for block in (offset,) if blocks is None else blocks:
-                if block and not self.end.is_owned(block):
-                    self.end.abandon(block)
-            raise
-        call.timeout_s = timeout_s
-        call.deadline_s = deadline_s = deadline_s + self._grace_s
-        self.queued_count += 1
-        if deadline_s < self.next_deadline_s:
-            self.next_deadline_s = deadline_s
-
-    def _publish_any(
-        self, call: LaneCall, method: str, inputs: Mapping[str, Any], timeout_s: float, now_s: float
-    ) -> None:
-        """Any call: of a form not yet told, of several inputs, of arrays that lie in the lane, of what has no form."""
-        check_method(method)
-        flags = 0 if call.parts is None else STREAM
-        try:
-            inputs = {name: _plain_array(value) for name, value in inputs.items()}
-            key = _key_of(method, inputs)
-            form = None if key is None else self._form(key) or self._new_form(key, method, inputs)
-            if form is None:
-                self._publish_whole(call, method, inputs, flags, timeout_s, now_s)
-                return
-            tensors = [value for value in inputs.values() if _is_tensor(value)]
-            owned = [self._own_offset(value) for value in tensors]
-            offset, blocks, indirect = self._place(form, tensors, owned)
-        except LaneTooSmall as exc:
-            raise LaneGone(f"the call needs {exc.need} bytes, the lane carries at most {exc.limit}") from exc
-        except LaneDead as exc:
-            raise LaneGone() from exc
-        call.form = form
-        nbytes = len(tensors) * _REFERENCE.size if indirect else form.nbytes
-        self._enter(call, offset, nbytes, form.number, flags | indirect, timeout_s, now_s, blocks)
-
-    def _place(
-        self, form: Form, tensors: Sequence[Any], owned: Sequence[int]
-    ) -> tuple[int, tuple[int, ...] | None, int]:
-        """Bring the tensors into the lane: (offset, blocks, INDIRECT or 0), as `publish_call` wants them."""
-        if not form.nbytes:
-            return 0, (), 0
-        end = self.end
-        if len(tensors) == 1 and owned[0]:
-            return owned[0], (owned[0],), 0
-        if any(owned):
-            return self._place_apart(form, tensors, owned)
-        offset = end.claim(form.nbytes)
-        for view, value in zip(form.views_at(end.writable, offset), tensors, strict=True):
-            if type(view) is memoryview:
-                view[:] = value
-            else:
-                view[...] = value
-        return offset, None, 0
-
-    def _place_apart(
-        self, form: Form, tensors: Sequence[Any], owned: Sequence[int]
-    ) -> tuple[int, tuple[int, ...], int]:
-        """Some lie in the lane, others are copied into blocks of their own; a table tells where each is."""
-        end = self.end
-        fresh: list[int] = []
-        try:
-            table = end.claim(len(tensors) * _REFERENCE.size)
-            fresh.append(table)
-            places = []
-            for value, offset, (_, dtype, shape, _, nbytes) in zip(tensors, owned, form.tensors, strict=True):
-                if not offset:
-                    fresh.append(offset := end.claim(nbytes))
-                    if dtype is None:
-                        end.writable[offset : offset + nbytes] = value
-                    else:
-                        _ndarray(shape, dtype, end.writable, offset)[...] = value
-                places.append(offset)
-        except BaseException:
-            for offset in fresh:
-                end.abandon(offset)
-            raise
-        for index, (offset, tensor) in enumerate(zip(places, form.tensors, strict=True)):
-            _REFERENCE.pack_into(end.writable, table + index * _REFERENCE.size, offset, tensor[4])
-        return table, (table, *places), INDIRECT
-
-    def _new_form(self, key: tuple[Any, ...], method: str, inputs: Mapping[str, Any]) -> Form | None:
-        """A form for a new key. Plain values may be others in every call: they get one when they come again."""
-        if not all(_is_tensor(value) for value in inputs.values()) and key not in self._seen:
-            if len(self._seen) >= FORMS_MAX:
-                self._seen.clear()
-            self._seen.add(key)
-            return None
-        return self._tell_form(key, method, inputs)
-
-    def _tell_form(self, key: tuple[Any, ...], method: str, inputs: Mapping[str, Any]) -> Form:
-        """Give a call's form a number and tell the container."""
-        params, specs, _ = split_values(inputs)
-        meta = encode_meta(CallMeta(method, params, specs))
-        end = self.end
-        offset = end.claim(len(meta))
-        end.write_view(offset, len(meta))[:] = meta
-        form = self._forms.add(key, meta, specs)
-        try:
-            end.publish_call(None, offset, len(meta), form.number, DEFINES)
-        except LaneFull:
-            end.abandon(offset)
-            self._forms.forget(key)
-            raise
-        self.queued_count += 1
-        if len(form.tensors) == 1 and form.tensors[0][1] is not None and form.nbytes <= SMALL_NBYTES_MAX:
-            form.stack = end.free[form.order]
-        return form
-
-    def _publish_whole(
-        self,
-        call: LaneCall,
-        method: str,
-        inputs: Mapping[str, Any],
-        flags: int,
-        timeout_s: float,
-        now_s: float,
-    ) -> None:
-        """A call whose plain values are no constants: a whole message, as the wire has it."""
-        params, specs, buffers = split_values(inputs)
-        meta = encode_meta(CallMeta(method, params, specs))
-        nbytes = packed_nbytes(len(meta), [len(buffer) for buffer in buffers])
-        check_message_nbytes(nbytes)
-        offset = self.end.claim(nbytes)
-        view = self.end.write_view(offset, nbytes)
-        at = HEADER_NBYTES + len(meta)
-        view[:HEADER_NBYTES] = pack_header(Kind.CALL, _PACKED, len(specs), meta_nbytes=len(meta))
-        view[HEADER_NBYTES:at] = meta
-        for buffer in buffers:
-            start = align(at)
-            view[at:start] = _PAD[: start - at]
-            at = start + len(buffer)
-            view[start:at] = buffer
-        call.nbytes = nbytes
-        self._enter(call, offset, nbytes, 0, flags, timeout_s, now_s, None)
-
-    def flush(self) -> None:
-        """Hot path. Show the container what is queued."""
-        self.queued_count = 0
-        self.end.flush()
-
-    def send_cancel(self, call: LaneCall) -> None:
-        """Tell the container that nobody waits for a call any more. Where there is no room, it finds out itself."""
-        try:
-            self.end.cancel(call.call_id)
-            self.flush()
-        except (LaneFull, LaneDead):
-            pass
-
-    def _request_of(self, call: LaneCall, blocks: int | tuple[int, ...]) -> Request:
-        """Read a call that was published and not touched back out of the lane. The bytes are copies."""
-        offsets = (blocks,) if isinstance(blocks, int) else blocks
-        form = call.form
-        readable = self.end.readable
-        if form is None:
-            return _split(bytes(readable[offsets[0] : offsets[0] + call.nbytes]))
-        if len(offsets) > 1:
-            places = list(offsets[1:])
-        else:
-            places = [offsets[0] + start if offsets else 0 for _, _, _, start, _ in form.tensors]
-        sizes = [nbytes for _, _, _, _, nbytes in form.tensors]
-        return form.meta, [bytes(readable[at : at + size]) for at, size in zip(places, sizes, strict=True)]
-
-    # --- memory to fill ---------------------------------------------------------------------------------------------
-
-    def empty(self, shape: int | Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
-        """An uninitialised array in the lane. Nothing is copied when it is passed to a call.
-
-        Raises:
-            LaneGone: the lane takes no calls, or the array is too large for it.
-            Busy: no room now.
-            InvalidInput: no such array can be.
-        """
-        dtype = dtype_of(dtype)
-        if dtype.hasobject:
-            raise InvalidInput("an array of objects cannot be sent")
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        if any(dimension < 0 for dimension in shape):
-            raise InvalidInput(f"a shape has no negative sizes, got {list(shape)}")
-        nbytes = prod(shape) * dtype.itemsize
-        end = self.end
-        try:
-            offset = end.claim(nbytes or 1)
-        except LaneFull as exc:
-            raise self.full(exc) from exc
-        except LaneTooSmall as exc:
-            raise LaneGone(str(exc)) from exc
-        except LaneDead as exc:
-            raise LaneGone() from exc
-        end.own(offset)
-        memory = LaneMemory(nbytes, _uint8, end.writable, offset)
-        memory.end = end
-        memory.offset = offset
-        return _ndarray(shape, dtype, memory)
-
-    def _own_offset(self, value: Any) -> int:
-        """Where the block begins that `value` is all of; 0: it is no such array of this lane's."""
-        base = getattr(value, "base", None)
-        if (
-            type(base) is LaneMemory
-            and base.end is self.end
-            and value.nbytes == base.nbytes
-            and value.flags.c_contiguous
-            and value.dtype.isnative
-        ):
-            return base.offset
-        return 0
-
-    def full(self, exc: LaneFull) -> Busy:
-        """What to say where a call, or `empty`, finds no room."""
-        end = self.end
-        held_nbytes = sum(self.held.values())
-        return Busy(
-            f"the lane has no room: {exc}. {len(self._calls)} calls are in flight in it, {end.owned_count} arrays made"
-            f" by empty() live, and {len(self.held)} results of {held_nbytes} bytes are held; wait for answers, or drop"
-            " arrays that are no longer needed",
-            in_flight=len(self._calls),
-            owned=end.owned_count,
-            held_count=len(self.held),
-            held_nbytes=held_nbytes,
-        )
 
     # --- answers in -------------------------------------------------------------------------------------------------
 
@@ -644,57 +279,3 @@ def values_of(answer: Answer) -> dict[str, Any]:
     except (ValueError, OverflowError) as exc:
         raise Fault(f"the answer is malformed: {exc}") from exc
     return values
-
-
-def _split(frame: bytes) -> Request:
-    """Meta and tensors of a whole message that this side has written."""
-    message: Message = decode([frame])
-    specs: list[TensorSpec] = decode_call(message.meta).tensors
-    return bytes(message.meta), list(slice_tensors(message, [spec.nbytes for spec in specs]))
-
-
-def _plain_array(value: Any) -> Any:
-    """An input as a plain NumPy array where it is a kind of array; anything else as it is."""
-    kind = type(value)
-    if kind is _ndarray or kind in _CONSTANTS:
-        return value
-    if isinstance(value, _ndarray):
-        return np.asarray(value)
-    torch = modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        return array_of_torch(value)
-    return value
-
-
-def _is_tensor(value: Any) -> bool:
-    return type(value) is _ndarray or (type(value) is bytes and len(value) >= BLOB_NBYTES_MIN)
-
-
-def _key_of(method: str, inputs: Mapping[str, Any]) -> tuple[Any, ...] | None:
-    """Hot path. What a call's form follows from; None where plain values are too manifold to be part of one."""
-    if len(inputs) == 1:
-        ((name, value),) = inputs.items()
-        if type(value) is _ndarray:
-            return (method, name, value.dtype, value.shape)
-    key: list[Any] = [method]
-    for name, value in inputs.items():
-        kind = type(value)
-        if kind is _ndarray:
-            key += (name, value.dtype, value.shape)
-        elif kind in _CONSTANTS:
-            key += (name, kind, value)
-        elif kind is float:
-            key += (name, kind, repr(value))  # 0.0 equals -0.0, and NaN not even itself
-        elif kind is bytes:
-            key += (name, kind, len(value) if len(value) >= BLOB_NBYTES_MIN else value)
-        else:
-            return None
-    return tuple(key)
-
-
-def _checked_timeout_s(timeout_s: Any) -> float:
-    if not isinstance(timeout_s, int | float) or not 0 < timeout_s <= _TIMEOUT_S_MAX:
-        raise InvalidInput(
-            f"a timeout is above 0 and at most {_TIMEOUT_S_MAX:g} s, got {timeout_s!r}", limit=_TIMEOUT_S_MAX
-        )
-    return max(float(timeout_s), 1e-6)

@@ -10,7 +10,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from huterox.futures import CallFuture, Result, Stream
-from huterox.lane_core import LaneCall, values_of
+from huterox.lane_call import LaneCall
+from huterox.lane_core import values_of
 from huterox.lease import LaneGone
 from huterox_wire.errors import HuteroxError
 from huterox_wire.header import Buffer

@@ -278,6 +278,7 @@ class Admin:
         gone = NotFound(f"service {service.title} was deleted", service=service.name)
         effects: list[Effect] = [self._journal.record("delete", service.title, "asked for", now_s)]
         effects += self._faults.fail(service.group, gone, lambda waiting: waiting.service is service)
+        effects += self._residency.end_lanes_of(service)
         self._registry.remove_service(service)
         return effects
 

@@ -15,7 +15,7 @@ from huterox_connector.core.placement import (
     present,
     why_it_stays,
 )
-from huterox_connector.core.records import MIB, Container, Group, Node
+from huterox_connector.core.records import MIB, Container, Group, Node, Service
 from huterox_connector.core.registry import Registry
 from huterox_wire.errors import HuteroxError, ModelError, ResourceInterrupt, Unavailable, WorkerLost
 from huterox_wire.kinds import Kind
@@ -194,6 +194,14 @@ class Residency:
             return Command(kernel, Kind.DRAIN, DrainMeta(self._epoch, container.id, container.reason))
         close = CloseMeta(self._epoch, container.id, container.reason, self._config.close_grace_s)
         return Command(kernel, Kind.CLOSE, close)
+
+    def end_lanes_of(self, service: Service) -> list[Effect]:
+        """The service is to be deleted: whoever called it by a lane must not go on."""
+        container = service.container
+        if container is None:
+            return []
+        order = DrainMeta(self._epoch, container.id, f"service {service.title} was deleted", service.id)
+        return [Command(container.node.identity, Kind.DRAIN, order)]
 
     def remind(self, node: Node, now_s: float) -> list[Effect]:
         """The kernel lives: tell it again what it has not carried out for long. Order or answer may have been lost."""

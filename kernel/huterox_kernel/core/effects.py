@@ -48,9 +48,13 @@ class RefuseLane:
 
 @dataclass(slots=True, frozen=True)
 class DrainLanes:
-    """End the lanes of the container's callers, and grant none; comes back as `LanesDrained`."""
+    """End the lanes of the container's callers, and grant none; comes back as `LanesDrained`.
+
+    With a `service`: its lanes alone, and nothing comes back.
+    """
 
     container: int
+    service: int = 0
 
 
 @dataclass(slots=True, frozen=True)

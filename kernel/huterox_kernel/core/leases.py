@@ -108,10 +108,14 @@ class LeaseTable:
     def drain(self, container: int) -> list[Lane]:
         """No new lanes, and no new calls in those that are open, which are returned."""
         self.refuse(container)
-        draining = [lane for lane in self.lanes(container) if lane.phase is Phase.OPEN]
-        for lane in draining:
-            lane.phase = Phase.DRAINING
-        return draining
+        return _draining(self.lanes(container))
+
+    def drain_service(self, container: int, service: int) -> list[Lane]:
+        """The same for the lanes of one service, and those that it was promised; others come and go as before."""
+        for token, (order, _) in list(self._promised.items()):
+            if (order.container, order.service) == (container, service):
+                del self._promised[token]
+        return _draining([lane for lane in self.lanes(container) if lane.service == service])
 
     def close(self, container: int) -> list[Lane]:
         """The container has gone; returns the lanes that go with it."""
@@ -222,3 +226,11 @@ class LeaseTable:
     def _expire(self, now_s: float) -> None:
         for token in [token for token, (_, until_s) in self._promised.items() if until_s <= now_s]:
             del self._promised[token]
+
+
+def _draining(lanes: list[Lane]) -> list[Lane]:
+    """Those of these lanes that were open; no longer."""
+    draining = [lane for lane in lanes if lane.phase is Phase.OPEN]
+    for lane in draining:
+        lane.phase = Phase.DRAINING
+    return draining

@@ -170,13 +170,15 @@ class Supervisor:
     # Lanes of callers.
 
     def _on_drain(self, event: DrainOrdered, now_s: float) -> list[Effect]:
-        """May come again, and is answered again."""
+        """May come again, and is answered again, but for one service, which has no answer."""
         meta = event.meta
         if meta.epoch < self.epoch:
             return [Note(f"ignored DRAIN {text_of(meta.container)} of old epoch {meta.epoch}: {self.epoch} was seen")]
         self.epoch = meta.epoch
         if (record := self._records.get(meta.container)) is None:
             return [_not_here(meta.container)]
+        if meta.service:
+            return [DrainLanes(record.container, meta.service)]
         record.draining = True
         return [DrainLanes(record.container)]
 

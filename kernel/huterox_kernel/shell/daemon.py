@@ -192,8 +192,8 @@ class Daemon:
                 self._leases.promise(meta, asked)
             case RefuseLane(asked=asked, error=error):
                 self._leases.refuse_asked(asked, error)
-            case DrainLanes(container=container):
-                self._leases.drain(container)
+            case DrainLanes(container=container, service=service):
+                self._leases.drain_service(container, service) if service else self._leases.drain(container)
             case AskToClose(container=container):
                 self._leases.drain(container)
                 self._workers.ask_to_close(container)

@@ -129,6 +129,14 @@ class Leases:
             self._post(container, DrainLanes(), ())
         self._tell_if_drained(container)
 
+    def drain_service(self, container: int, service: int) -> None:
+        """No lanes for this service any more, and no new calls in those that it has; other services' go on."""
+        draining = self._table.drain_service(container, service)
+        for lane in draining:
+            self._held[lane.lane].watch.drain()
+        if draining:
+            self._post(container, DrainLanes([lane.lane for lane in draining]), ())
+
     def report(self, container: int) -> LanesReport:
         """What the container's lanes are and did, until now; the final truth once its process has ended."""
         usage = self._table.usage(container)

@@ -85,7 +85,9 @@ class DropLane(Struct, tag=True):
 
 
 class DrainLanes(Struct, tag=True):
-    """Work off what is in the callers' lanes now, then let go of them."""
+    """Work off what is in the callers' lanes now, then let go of them. `lanes`: these alone; empty: all."""
+
+    lanes: list[int] = msgspec.field(default_factory=list)
 
 
 class Close(Struct, tag=True):

@@ -244,8 +244,8 @@ class Loop:
             case DropLane(lane=number):
                 if (lane := self._lanes.get(number)) is not None:
                     self._drop(lane)
-            case DrainLanes():
-                self._drain_all()
+            case DrainLanes(lanes=numbers):
+                self._drain_some([self._lanes[number] for number in numbers or self._lanes if number in self._lanes])
             case Close():
                 self._close()
 
@@ -257,7 +257,7 @@ class Loop:
 
     def _close(self) -> None:
         self._closing = True
-        self._drain_all()
+        self._drain_some(list(self._lanes.values()))
 
     def _is_through(self) -> bool:
         """Told to close: is there nothing more to do? Puts the kernel's lane in line where there is."""
@@ -307,8 +307,8 @@ class Loop:
         lane.calls.close()
         self._tell(LaneDropped(lane.lane))
 
-    def _drain_all(self) -> None:
-        for lane in list(self._lanes.values()):
+    def _drain_some(self, lanes: list[_Lane]) -> None:
+        for lane in lanes:
             if lane.done_at < 0:
                 self._drain(lane)
 

@@ -1,4 +1,4 @@
-"""Lanes of two kinds, over a bytearray with counters as doorbells and over a real segment, and what tests do to them."""
+"""Lanes of two kinds, over a bytearray with counters as doorbells and over a real segment; what tests do with them."""
 
 import os
 from typing import NamedTuple
@@ -12,7 +12,17 @@ from huterox_shm.lane import (
     LaneConfig,
     create_lane,
 )
-from huterox_shm.layout import ALIGNMENT, BEGUN, CHUNK_NBYTES, ENTRY, ENTRY_NBYTES, HEADER_WORDS, PAGE_NBYTES, plan, write_header
+from huterox_shm.layout import (
+    ALIGNMENT,
+    BEGUN,
+    CHUNK_NBYTES,
+    ENTRY,
+    ENTRY_NBYTES,
+    HEADER_WORDS,
+    PAGE_NBYTES,
+    plan,
+    write_header,
+)
 
 CONFIG = LaneConfig(ring_entries=128, request_half_nbytes=256 * 1024, reply_half_nbytes=512 * 1024)
 ENTRIES = CONFIG.ring_entries

@@ -98,7 +98,9 @@ class Liar:
 
     def rewrite_header(self):
         rng = self.rng
-        word = rng.choice([STATE if rng.random() < 0.2 else 100, BEGUN, PINNED, *range(6), *range(COUNTERS.start, COUNTERS.stop)])
+        word = rng.choice(
+            [STATE if rng.random() < 0.2 else 100, BEGUN, PINNED, *range(6), *range(COUNTERS.start, COUNTERS.stop)]
+        )
         value = rng.choice([OPEN, DRAINING, DEAD, self.odd_number()])
         self.lane.memory[8 * word : 8 * word + 8] = (value & (2**64 - 1)).to_bytes(8, "little")
 

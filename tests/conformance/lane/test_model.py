@@ -1,4 +1,4 @@
-"""Lanes against a model: random honest ends, every byte and every block accounted for, to whatever end the lane comes."""
+"""Lanes against a model: random honest ends, every byte and block accounted for, to whatever end the lane comes."""
 
 import struct
 from collections import defaultdict

@@ -9,7 +9,7 @@ from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
 from huterox_connector.core.ids import text_of
 from huterox_wire.kinds import Kind
-from huterox_wire.leases import LeaseOrderMeta
+from huterox_wire.leases import DrainMeta, LeaseOrderMeta
 from huterox_wire.nodes import ContainerEvent
 
 
@@ -180,3 +180,15 @@ def test_broken_lane_is_journalled(harness: Harness) -> None:
     effects = harness.on(happened.ContainerReported(node, event))
     assert journalled(effects) == [("lane.broken", "default/bert: an entry of kind 77")]
     assert harness.hit("bert", 2) is not None
+
+
+def test_deleting_a_service_ends_its_lanes_and_leaves_the_container_alone(harness: Harness) -> None:
+    node = harness.node()
+    handle = harness.service("bert")
+    harness.service("ernie", model="bert")
+    container = harness.load(node, "bert", 1)
+    effects = harness.admin("delete", name="bert")
+    (drain,) = [e.meta for e in effects if isinstance(e, asked.Command) and e.kind is Kind.DRAIN]
+    assert drain == DrainMeta(1, container, "service default/bert was deleted", handle)
+    (row,) = harness.ask("ps")
+    assert row["state"] == "ready"

@@ -187,3 +187,15 @@ def test_a_container_that_goes_takes_its_lanes_with_it() -> None:
     assert leases.close(A) == []
     assert leases.usage(A) is None
     assert [lane(leases, B).slot for _ in range(3)] == [0, 1, 2]
+
+
+def test_a_service_that_is_deleted_loses_its_lanes_and_promises_and_no_other_does() -> None:
+    leases = table()
+    mine, others, elsewhere = lane(leases), lane(leases, service=8), lane(leases, B)
+    promised, promised_to_others = leases.promise(order(), 0.0), leases.promise(order(service=8), 0.0)
+    assert leases.drain_service(A, 7) == [mine]
+    assert (mine.phase, others.phase, elsewhere.phase) == (Phase.DRAINING, Phase.OPEN, Phase.OPEN)
+    assert leases.drain_service(A, 7) == []
+    with pytest.raises(Unauthorized):
+        leases.redeem(promised, 0.0)
+    assert leases.redeem(promised_to_others, 0.0).service == 8
