@@ -41,7 +41,18 @@ class CallerEnd(End):
     lane's first page as words; slices of `buffer`, the whole segment, are copies.
     """
 
-    __slots__ = ("buffer", "calls", "header", "_calls_max", "_disowned", "_kept", "_last_id", "_owned", "_publish")
+    __slots__ = (
+        "buffer",
+        "calls",
+        "header",
+        "_calls_max",
+        "_disowned",
+        "_kept",
+        "_last_id",
+        "_owned",
+        "_publish",
+        "_released_early",
+    )
 
     def __init__(self, memory: Memory, bell: Bell, peer_bell: Bell) -> None:
         """
@@ -55,6 +66,7 @@ class CallerEnd(End):
         self._publish: Any = self._producer.publish
         self.calls: dict[int, tuple[Any, Blocks]] = {}
         self._kept: dict[int, Blocks] = {}  # of calls that have ended, and whose request the container still reads
+        self._released_early: set[int] = set()  # of calls in flight, whose final reply is still on its way
         self._owned: dict[int, int] = {}  # blocks that outlive their calls -> how many reasons to keep each
         self._disowned: list[int] = []
         self._last_id = 0
@@ -274,6 +286,9 @@ class CallerEnd(End):
                         free[out.pop(blocks)].append(blocks)
                     else:
                         self._free_blocks(blocks)
+                elif call_id in self._released_early:
+                    self._released_early.discard(call_id)
+                    self._free_blocks(blocks)
                 else:
                     self._kept[call_id] = blocks
             elif kind == PART and (known := calls.get(call_id)) is not None:
@@ -287,13 +302,20 @@ class CallerEnd(End):
             self._tend()
 
     def _on_released(self, count: int, call_ids: tuple[int, ...]) -> None:
-        """The container needs the requests of the first `count` of these calls no longer."""
+        """The container needs the requests of the first `count` of these calls no longer.
+
+        That may be told before the call's final reply is, by any thread or where the reply had to wait for a place.
+        """
         self._check_release_count(count, len(call_ids))
+        early = self._released_early
         for call_id in call_ids[:count]:
             blocks = self._kept.pop(call_id, None)
-            if blocks is None:
+            if blocks is not None:
+                self._free_blocks(blocks)
+            elif call_id in self.calls and call_id not in early and len(early) < self._calls_max:
+                early.add(call_id)
+            else:
                 raise PeerProtocolError(f"the container releases a request that it does not have: call {call_id}")
-            self._free_blocks(blocks)
 
     def release(self, offset: int) -> None:
         """Hot path. A reply's block is no longer needed; the container learns it with the next flush. Once for each

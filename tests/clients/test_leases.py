@@ -380,6 +380,16 @@ def test_the_thread_ends_when_there_is_nothing_to_do(double, client, lane_double
     eventually(lambda: not any(thread.name == "huterox-lease" for thread in threading.enumerate()))
 
 
+@pytest.mark.parametrize("name", ["os.eventfd", "threading.Thread.start"])
+def test_a_process_that_is_out_of_descriptors_or_threads_calls_on(double, kernel, client, monkeypatch, name):
+    double.lease = grants(kernel)
+    with monkeypatch.context() as patch:
+        patch.setattr(name, lambda *_: (_ for _ in ()).throw(OSError(24, "too many")))
+        service = client.service("echo")
+        assert service(x=1) == {"x": 1}
+    assert double.leases == 0
+
+
 def test_an_attempt_that_breaks_us_costs_a_lane_and_nothing_else(double, kernel, client, monkeypatch, caplog):
     double.lease = grants(kernel)
     monkeypatch.setattr("huterox.leases.encode_lease", lambda *_: 1 / 0)

@@ -120,7 +120,7 @@ def test_answers_wait_in_order_for_a_switchboard_that_does_not_read(switchboard:
 
 
 def test_an_idle_lane_gives_its_memory_back(switchboard: Switchboard) -> None:
-    process = switchboard.start(footprint_period_s=0.2)
+    process = switchboard.start(footprint_period_s=1.0)
     switchboard.created(A)
     switchboard.result(A, x=np.ones(50_000_000, np.uint8))
     kernel = psutil.Process(process.pid)

@@ -35,18 +35,17 @@ class SlabMachine(RuleBasedStateMachine):
 
     def could_fit(self, nbytes):
         """Is there an aligned span of that order without a block that is out?"""
-        size = 1 << max((nbytes - 1).bit_length(), ORDER_MIN)
-        slab = self.slab
-        taken = [(offset, offset + (1 << max(order, ORDER_MIN))) for offset, order in slab.out.items()]
+        slab, size = self.slab, 1 << max((nbytes - 1).bit_length(), ORDER_MIN)
+        used = set()
+        for offset, order in slab.out.items():
+            first = (offset - slab.base) // size
+            used.update(range(first, (offset - slab.base + (1 << max(order, ORDER_MIN)) - 1) // size + 1))
         at = 0
         for order in range(slab.nbytes.bit_length() - 1, ORDER_MIN - 1, -1):  # the roots
-            if not slab.nbytes >> order & 1:
-                continue
-            for start in range(at, at + (1 << order), size) if size <= 1 << order else ():
-                low, high = slab.base + start, slab.base + start + size
-                if not any(begin < high and low < end for begin, end in taken):
+            if slab.nbytes >> order & 1:
+                if not used.issuperset(range(at // size, (at + (1 << order)) // size)):
                     return True
-            at += 1 << order
+                at += 1 << order
         return False
 
     @rule(nbytes=st.one_of(st.integers(0, 300), st.integers(0, 9 * CHUNK), st.integers(0, 50 * CHUNK)))

@@ -27,7 +27,7 @@ def running_call(service: huterox.Service, platform: Platform) -> "Future[dict[s
 
 
 def last_word(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a call answers that may come before the news of its container's end: then it is lost too, and tried again."""
+    """What a call answers that may overtake the news of its container's end: then it is lost too, and tried again."""
     try:
         return call()
     except huterox.WorkerLost as lost:
@@ -168,7 +168,7 @@ def test_third_model_evicts_one_of_two_and_says_why(own: Platform, tmp_path: Pat
         pids = [service.call("who")["pid"] for service in (first, second)]
         eventually(lambda: all(row["run_time_s"] > 1.5 for row in client.containers()))  # past their protection
         first(x=1)
-        eventually(lambda: [row["hits"] for row in client.services()] == [2, 1, 0])  # lanes tell theirs with a heartbeat
+        eventually(lambda: [row["hits"] for row in client.services()] == [2, 1, 0])  # told with heartbeats
         third.call("who")
         (evicted,) = [event for event in client.events() if event["kind"] == "evict"]
         assert "second" in evicted["subject"]

@@ -1,9 +1,9 @@
 """A lane in an event loop: its doorbell and its connection to the kernel are watched by the loop. Twin of `lane`.
 
-Calls that begin in one turn of the loop ring the doorbell once, at its end. A call for which the lane has no room waits
-in line, up to its deadline, and is published by whoever takes answers in, or by a tick, for room may come without an
-answer (an array or a result that is garbage-collected). Full: the line is bounded; then Busy. Everything here runs in
-the loop's thread.
+While the container has work, calls that begin in one turn of the loop ring the doorbell once, at its end. A call for
+which the lane has no room waits in line, up to its deadline, and is published by whoever takes answers in, or by a
+tick, for room may come without an answer (an array or a result that is garbage-collected). Full: the line is bounded;
+then Busy. Everything here runs in the loop's thread.
 """
 
 import asyncio
@@ -196,14 +196,18 @@ class AsyncLane:
         self._arm(now_s + _TICK_S)
 
     def _publish(self, call: LaneCall, method: str, inputs: Mapping[str, Any], timeout_s: float) -> None:
-        """Hot path."""
+        """Hot path. A call that finds the container idle is shown to it at once."""
+        core = self._core
         try:
-            self._core.publish(call, method, inputs, timeout_s, monotonic())
+            core.publish(call, method, inputs, timeout_s, monotonic())
         finally:
             # Also where there was no room: a form may have been told before that was found out.
             if not self._flushing:
-                self._flushing = True
-                self._loop.call_soon(self._flush)
+                if core.queued_count == core.in_flight_count:
+                    self._flush()
+                else:
+                    self._flushing = True
+                    self._loop.call_soon(self._flush)
         if call.deadline_s < self._timer_s:
             self._arm(call.deadline_s)
 

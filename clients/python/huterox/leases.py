@@ -132,7 +132,12 @@ class Leases:
             lease.seeking.begin(opening=opening)
             attempt = _Attempt(lease)
             self._attempts.append(attempt)
-            self._wake()
+            try:
+                self._wake()
+            except (OSError, RuntimeError) as exc:  # no descriptors, no threads: a call that went well must not fail
+                self._attempts.remove(attempt)
+                lease.seeking.refused(exc, monotonic())
+                return
             thread = self._thread
         if wait_s > 0 and thread is not threading.current_thread():
             attempt.settled.wait(wait_s)
@@ -170,8 +175,9 @@ class Leases:
             self._poller.register(self._wake_fd, select.POLLIN)
         os.eventfd_write(self._wake_fd, 1)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="huterox-lease", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="huterox-lease", daemon=True)
+            thread.start()
+            self._thread = thread
 
     # --- the thread -------------------------------------------------------------------------------------------------
 

@@ -238,6 +238,7 @@ class Daemon:
         self._count(counted)
         self._ended[container] = counted
         self._started_s.pop(container, None)
+        self._leases.discard(container)
         self._lanes.discard(container)
         self._workers.discard(container)
 

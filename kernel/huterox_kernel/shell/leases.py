@@ -150,13 +150,17 @@ class Leases:
             usage.report([(lane.service, counts) for lane, counts in counted], time.monotonic_ns() // 1000),
         )
 
-    def end(self, container: int) -> None:
-        """The container has ended, and so have its lanes."""
-        for lane in self._table.close(container):
-            self._part(lane)
+    def discard(self, container: int) -> None:
+        """The container has ended, and what its lanes did has been read for the last time; callers hear by `end`."""
         ledger = self._ledgers.pop(container, None)
         if ledger is not None:
             ledger.close()
+
+    def end(self, container: int) -> None:
+        """The container's lanes are over."""
+        self.discard(container)
+        for lane in self._table.close(container):
+            self._part(lane)
 
     # From a caller's wish to its lane.
 

@@ -44,6 +44,9 @@ from huterox_wire.header import unpack_header
 FLUSH_NS: Final = 50_000
 """An answer is told after so long at the latest, unless the call after it takes longer."""
 
+TURN_NS: Final = 1_000_000
+"""After a call that took longer, others have their turn."""
+
 ROOM_WAIT_S: Final = 5.0
 """How long an answer waits for a caller that holds all of the lane's memory."""
 
@@ -90,7 +93,7 @@ class Calls:
     # --- turns ------------------------------------------------------------------------------------------------------
 
     def step(self, calls_max: int) -> bool:
-        """Hot path. Run up to `calls_max` calls; are there more that can be run now?
+        """Hot path. Run up to `calls_max` calls, fewer where they take long; are there more that can be run now?
 
         Raises:
             LaneDead, PeerProtocolError: the lane is over.
@@ -111,6 +114,8 @@ class Calls:
                 if self._waiting is not None:
                     break
                 self._flush(calls_max - left, now_ns - begun_ns)
+                if now_ns - begun_ns > TURN_NS:
+                    return bool(queue)
                 self._take()  # cancellations, before the next one is begun
                 calls_max, begun_ns, flush_at_ns = left, now_ns, now_ns + FLUSH_NS
         if self._waiting is not None:

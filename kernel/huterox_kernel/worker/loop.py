@@ -37,7 +37,7 @@ LOOK_S: Final = 0.002
 """After so long without a look for orders, the line of lanes waits: behind it may stand one whose caller has gone."""
 
 IDLE_S: Final = 5.0
-"""A lane without a call for so long gives memory that it does not use back to the system."""
+"""A lane without a call for so long, or up to twice that, gives memory that it does not use back to the system."""
 
 KEPT_LOOK_S: Final = 0.2
 """How often an idle worker tells its callers about inputs that the model has let go of meanwhile."""

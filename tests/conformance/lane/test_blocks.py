@@ -105,6 +105,35 @@ def test_release_of_a_kept_request_may_travel_with_its_own_answer(lane):
     assert nothing_is_out(lane.caller)
 
 
+def test_request_may_be_released_before_its_answer_is_published(lane):
+    """A thread of the model's may let go of its input at any moment; the entry of the answer carries the release."""
+    open_calls(lane, 2)
+    lane.container.release_request(1)
+    publish(lane.container, REPLY, 1, flags=0)
+    lane.container.flush()
+    lane.container.release_request(2)
+    lane.container.flush_releases()
+    assert len(lane.caller.take()) == 1
+    assert len(lane.caller.out) == 1  # until its answer is here
+    end_call(lane, 2, flags=0)
+    assert nothing_is_out(lane.caller)
+
+
+def test_release_may_overtake_an_answer_that_waits_for_a_place(lane):
+    caller, container, *_ = lane
+    open_calls(lane, 1)
+    with pytest.raises(LaneFull):
+        while True:
+            publish(container, PART, 1)
+    container.flush()
+    for call_id in [1, *open_calls(lane, CALLS_MAX - 1)]:
+        publish(container, REPLY, call_id, flags=0)
+        container.release_request(call_id)
+    tell_releases(lane)
+    assert caller.calls == {}
+    assert nothing_is_out(caller)
+
+
 def test_releases_that_find_no_place_wait_for_one(lane):
     caller, container, *_ = lane
     ids = open_calls(lane, 64)

@@ -62,10 +62,9 @@ BAD_REPLIES = {
     "acknowledges the past": (REPLY, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0),
     "acknowledges nonsense": (REPLY, 0, 0, U32, 1, 0, 0, 0, 0, 0, 0, 0),
     "releases an unknown call": (PART, 0, 1, 3, 1, 0, 0, 0, 0, 64, 0, 0),
-    "releases a call in flight": (PART, 0, 1, 3, 1, 0, 0, 0, 0, 1, 0, 0),
+    "releases a call in flight twice": (PART, 0, 2, 3, 1, 0, 0, 0, 0, 1, 1, 0),
     "releases what the answer has released": (PART, 0, 1, 3, 1, 0, 0, 0, 0, 2, 0, 0),
     "releases twice": (PART, 0, 2, 3, 1, 0, 0, 0, 0, 3, 3, 0),
-    "releases with the answer that releases": (REPLY, REQUEST_RELEASED, 1, 3, 1, 0, 0, 0, 0, 1, 0, 0),
     "releases more than there is room for": (PART, 0, 4, 3, 1, 0, 0, 0, 0, 3, 0, 0),
     "release entry with too many": (RELEASE, 0, 7, 3, 3, 0, 0, 0, 0, 0, 0, 0),
     "release entry of an unknown call": (RELEASE, 0, 1, 3, 7, 0, 0, 0, 0, 0, 0, 0),
@@ -167,6 +166,20 @@ def test_good_replies_before_the_nonsense_are_delivered_first(lane):
     assert lane.caller.calls == {}
     with pytest.raises(PeerProtocolError):
         lane.caller.take()
+
+
+def test_container_that_releases_by_answer_and_by_entry_is_cut_off_before_that_costs_its_caller_much(lane):
+    caller = lane.caller
+    with pytest.raises(PeerProtocolError, match="does not have"):
+        for number in range(10 * ENTRIES):
+            send(caller)
+            caller.flush()
+            fields = (number + 1, 0, 0, 0, 0, number + 1, 0, 0)
+            lane.forge_reply(REPLY, REQUEST_RELEASED, 1, number + 1, *fields, index=number)
+            caller.take()
+            lane.request_bell.read()
+    assert number <= CALLS_MAX
+    check_slab(caller)
 
 
 # --- blocks that are released unseen ----------------------------------------------------------------------------------

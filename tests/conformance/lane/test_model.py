@@ -259,7 +259,7 @@ class LaneMachine(RuleBasedStateMachine):
         count=st.integers(1, 60),
         nbytes=st.one_of(st.just(0), SIZES),
         kind=st.sampled_from([REPLY, REPLY, ERROR, PART]),
-        keep=st.booleans(),
+        keep=st.sampled_from(["no", "yes", "released before the answer"]),
         form=st.tuples(st.sampled_from([0, DEFINES]), st.integers(0, 2**32 - 1)),
     )
     def answer(self, data, count, nbytes, kind, keep, form):
@@ -278,8 +278,10 @@ class LaneMachine(RuleBasedStateMachine):
             except LaneFull:
                 return False
             self.container.write_view(offset, nbytes)[:] = contents
-        flags = form[0] | (0 if keep or kind == PART else REQUEST_RELEASED)
+        flags = form[0] | (REQUEST_RELEASED if keep == "no" and kind != PART else 0)
         if kind != PART:
+            if keep == "released before the answer":
+                self.container.release_request(call_id)
             self.check_contents(self.open[call_id], self.sent[call_id].contents)
         try:
             publish(self.container, kind, call_id, offset, nbytes, flags, form[1])
@@ -291,7 +293,7 @@ class LaneMachine(RuleBasedStateMachine):
         self.answers[call_id].append((kind, flags, form[1], contents))
         if kind != PART:
             blocks = self.open.pop(call_id)
-            if not flags & REQUEST_RELEASED:
+            if keep == "yes":
                 self.kept[call_id] = (blocks, self.sent[call_id].contents)
         return True
 
@@ -304,10 +306,10 @@ class LaneMachine(RuleBasedStateMachine):
                 self.publish(0, 0, [], (STREAM, 0))
             self.caller.flush()
             self.container_takes()
-            while count == 1 and self.open and self.answer_one(max(self.open), 0, PART, True, (0, 0)):
+            while count == 1 and self.open and self.answer_one(max(self.open), 0, PART, "no", (0, 0)):
                 pass
         for call_id in sorted(self.open)[:finals]:
-            assert self.answer_one(call_id, 0, REPLY, False, (0, 0))
+            assert self.answer_one(call_id, 0, REPLY, "no", (0, 0))
         self.container.flush()
 
     @precondition(lambda self: self.kept)
@@ -386,7 +388,7 @@ class LaneMachine(RuleBasedStateMachine):
         for _ in range(1000):
             self.container_takes()
             for call_id in sorted(self.open):
-                assert self.answer_one(call_id, 0, REPLY, False, (0, 0))
+                assert self.answer_one(call_id, 0, REPLY, "no", (0, 0))
             for call_id in self.kept:
                 self.container.release_request(call_id)
             self.kept.clear()
@@ -406,6 +408,7 @@ class LaneMachine(RuleBasedStateMachine):
             assert all_pages_are_back(end)
             assert nothing_is_out(end)
         assert self.caller.owned_count == 0
+        assert not self.caller._kept and not self.caller._released_early
         if type(self.lane.memory) is not bytearray:
             assert pages_nbytes(self.lane) <= self.lane.layout.request_half
 
