@@ -227,7 +227,7 @@ class Channel(Generic[C]):
     def abandon(self, call: C) -> None:
         """Have a call cancelled soon. Takes no lock, so that a garbage collector may call it at any moment."""
         self.abandoned.append(call)
-        with suppress(OSError, BlockingIOError):  # closed meanwhile
+        with suppress(OSError, ValueError):  # closed meanwhile
             os.eventfd_write(self._wake_fd, 1)
 
     # --- the lead ---------------------------------------------------------------------------------------------------
