@@ -196,6 +196,17 @@ class CallerEnd(End):
                     owned[block] += 1
         return call_id
 
+    def publish_block(self, call: Any, offset: int, nbytes: int, signature: int, deadline_us: int) -> int:
+        """Hot path. `publish_call` of one fresh block, which nobody owns. Raises LaneFull: it is still claimed."""
+        calls = self.calls
+        if len(calls) >= self._calls_max:
+            raise LaneFull(f"{len(calls)} calls are in flight on this lane")
+        call_id = self._last_id + 1
+        self._publish(CALL, 0, call_id, offset, nbytes, signature, deadline_us, CALL_HEADROOM)
+        self._last_id = call_id
+        calls[call_id] = (call, offset)
+        return call_id
+
     def cancel(self, call_id: int) -> None:
         """Queue the wish that a call ends early. It still ends with one final reply; nothing is sent if that is here.
 

@@ -69,6 +69,7 @@ class Caller:
 
     def run(self) -> None:
         """Until stopped."""
+        self._warm_up()
         with huterox.connect(self._endpoint, tenant=self._tenant, timeout=TIMEOUT_S) as client:
             self._services = [client.service(name) for name in self._names]
             while not self.stopping:
@@ -81,6 +82,11 @@ class Caller:
             self._held.clear()
             self._services.clear()
         self.idle.set()
+
+    def _warm_up(self) -> None:
+        """The first large message by a socket opens descriptors in pyzmq that are never closed."""
+        with huterox.connect(self._endpoint, tenant=self._tenant, timeout=TIMEOUT_S, lanes=False) as client:
+            client.service(self._names[0])(x=self._array(1 << 20))
 
     def _once(self, service: huterox.Service, way: str) -> None:
         path = service.path

@@ -33,11 +33,14 @@ class Background:
         self._alarm = threading.Lock()
         self._alarm.acquire()
         self._asleep = False
+        self.is_resting = True
+        """Whether `look_after` has something to do."""
         self._stopped = False
         self.errand = Errand()
 
     def look_after(self) -> None:
         """Hot path. There is a call to look after. The channel's lock is held."""
+        self.is_resting = False
         if self._asleep:
             self._asleep = False
             self._alarm.release()
@@ -47,7 +50,7 @@ class Background:
 
     def rest(self) -> bool:
         """Fall asleep until `look_after`; False when there is no time for that. The channel's lock is held."""
-        self._asleep = not self._stopped
+        self._asleep = self.is_resting = not self._stopped
         return self._asleep
 
     def stop(self) -> None:

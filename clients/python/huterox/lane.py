@@ -111,16 +111,22 @@ class LaneConnection(Channel[LaneCall]):
         call.future = future
         call.keeps_request = True
         lock = self._lock
+        lock.acquire()  # a with statement costs twice as much
+        full = None
         try:
-            with lock:
-                core = self.core
-                self._publish(call, method, inputs, timeout_s, monotonic())
-                queued = core.queued_count
-                if queued >= _QUEUED_MAX or len(self._end.calls) == queued:
-                    core.flush()
+            core = self.core
+            self._publish(call, method, inputs, timeout_s, monotonic())
+            queued = core.queued_count
+            if queued >= _QUEUED_MAX or len(self._end.calls) == queued:
+                core.flush()
+            if self._background.is_resting:
                 self._background.look_after()
         except ShmError as exc:
-            self._start_later(exc, call, method, inputs, timeout_s)
+            full = exc
+        finally:
+            lock.release()
+        if full is not None:
+            self._start_later(full, call, method, inputs, timeout_s)
         return future
 
     def stream(self, method: str, inputs: Mapping[str, Any], timeout_s: float, router: Router) -> LaneStream:

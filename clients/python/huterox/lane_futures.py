@@ -38,6 +38,8 @@ class LaneFuture(CallFuture):
     From then on the lane tells this future of its call's end (`settle`).
     """
 
+    _is_made = False
+
     def __init__(self, lane: "LaneConnection", call: LaneCall, router: Router) -> None:
         self._lane = lane
         self._call = call
@@ -54,9 +56,10 @@ class LaneFuture(CallFuture):
     def _make(self) -> bool:
         """Have Future's machinery from now on. False: it was there."""
         with _making:
-            if "_condition" in self.__dict__:
+            if self._is_made:
                 return False
             super().__init__()
+            self._is_made = True
             return True
 
     def _attend(self) -> None:
@@ -112,7 +115,7 @@ class LaneFuture(CallFuture):
 
     def done(self) -> bool:
         call = self._call
-        if "_condition" in self.__dict__ or type(call.error) is LaneGone:
+        if self._is_made or type(call.error) is LaneGone:
             return super().done()
         return call.done
 
@@ -121,7 +124,7 @@ class LaneFuture(CallFuture):
         call = self._call
         if not call.done:
             timeout = self._wait(timeout)
-        if "_condition" in self.__dict__ or not call.done or type(call.error) is LaneGone:
+        if self._is_made or call.error is not None or not call.done:
             return self._late_result(timeout)
         call.future = None
         return self._lane.core.outcome(call)

@@ -77,6 +77,7 @@ class LaneRequests:
         self._form = self._forms.get
         self._seen: set[tuple[Any, ...]] = set()  # keys with plain values, of calls that had no form
         self._out = end.out
+        self._publish_block = end.publish_block
 
     @property
     def open(self) -> bool:
@@ -108,7 +109,7 @@ class LaneRequests:
                 and type(method) is str
                 and (form := self._form((method, name, value.dtype, value.shape))) is not None
                 and (stack := form.stack)
-                and value.base is None
+                and ((base := value.base) is None or type(base) is not LaneMemory)
             ):
                 offset = stack.pop()
                 self._out[offset] = form.order
@@ -116,8 +117,18 @@ class LaneRequests:
                 if view is None:
                     view = form.views_at(self.end.writable, offset)[0]
                 view[...] = value
+                deadline_s = now_s + timeout_s
+                try:
+                    call.call_id = self._publish_block(call, offset, form.nbytes, form.number, int(deadline_s * 1e6))
+                except LaneFull:
+                    self.end.abandon(offset)
+                    raise
                 call.form = form
-                self._enter(call, offset, form.nbytes, form.number, 0, timeout_s, now_s, None)
+                call.timeout_s = timeout_s
+                call.deadline_s = deadline_s = deadline_s + self._grace_s
+                self.queued_count += 1
+                if deadline_s < self.next_deadline_s:
+                    self.next_deadline_s = deadline_s
                 return
         self._publish_any(call, method, inputs, timeout_s, now_s)
 
@@ -132,7 +143,7 @@ class LaneRequests:
         now_s: float,
         blocks: tuple[int, ...] | None,
     ) -> None:
-        """Hot path. Publish, and note the deadline."""
+        """Publish, and note the deadline."""
         deadline_s = now_s + timeout_s
         try:
             call.call_id = self.end.publish_call(call, offset, nbytes, number, flags, int(deadline_s * 1e6), blocks)

@@ -42,7 +42,7 @@ from huterox_wire.errors import CallerError, Cancelled, DeadlineExceeded, Hutero
 from huterox_wire.header import unpack_header
 
 FLUSH_NS: Final = 50_000
-"""An answer is told after so long at the latest, unless the call after it takes longer."""
+"""An answer is told after so long, and before a call that is not known to be quick."""
 
 TURN_NS: Final = 1_000_000
 """After a call that took longer, others have their turn."""
@@ -87,6 +87,7 @@ class Calls:
         self._stream_room_wait_s = stream_room_wait_s
         self._header = lane.header
         self._running = 0
+        self._plan: Plan | None = None  # of the running call
         self._cancelled = False  # the running call
         self._waiting: tuple[Item, list[Any], list[RequestBytes]] | None = None  # a result that waits for room
 
@@ -170,8 +171,9 @@ class Calls:
             self._overtaken.update((item[2], known) for item in self._queue if item[5] == number)
         try:
             self._plans.define(number, bytes(self.lane.view(offset, nbytes)))
-        except HuteroxError as exc:
-            self._end(request, self._answers.error(0, 0, exc), [])
+        except HuteroxError as exc:  # no error that counts: each call of this form will be one
+            kind, at, nbytes, form, flags = self._answers.error(0, 0, exc)
+            self.lane.publish_reply(kind, flags | REQUEST_RELEASED, call_id, at, nbytes, form)
         else:
             self.lane.publish_reply(REPLY, REQUEST_RELEASED, call_id, 0, 0)
 
@@ -212,6 +214,8 @@ class Calls:
         block = plan.blocks.get(offset)
         if block is None:
             block = plan.block(lane, offset)
+        if not plan.is_quick:
+            lane.flush()  # answers of calls before it do not wait for this one
         name, dtype, shape = plan.single
         self._running = call_id
         written: Written | None
@@ -244,7 +248,9 @@ class Calls:
         else:
             told |= REQUEST_RELEASED
         lane.publish_reply(REPLY, told, call_id, at, size, form)
-        return _monotonic_ns()
+        after_ns = _monotonic_ns()
+        plan.is_quick = after_ns - now_ns < FLUSH_NS
+        return after_ns
 
     def _run_any(self, item: Item, now_ns: int) -> int:
         """The same for every other call."""
@@ -260,9 +266,12 @@ class Calls:
             results.append(self._invoke(item, blocks))
         except HuteroxError as exc:
             written = self._write_error(item, exc)
-        if written is not None:  # not before the exception is gone, whose frames hold the inputs
-            return self._end(item, written, blocks)
-        return self._answer(item, results, blocks)
+        # Not before the exception is gone, whose frames hold the inputs.
+        after_ns = self._answer(item, results, blocks) if written is None else self._end(item, written, blocks)
+        if (plan := self._plan) is not None:
+            plan.is_quick = after_ns - now_ns < FLUSH_NS
+            self._plan = None
+        return after_ns
 
     def _invoke(self, item: Item, blocks: list[RequestBytes]) -> Any:
         """Find the inputs and call the model. `blocks` is filled with what the inputs are made over.
@@ -290,6 +299,9 @@ class Calls:
                 values = plan.values(blocks[0])
             else:
                 values = plan.params.copy()
+        if not plan.is_quick:
+            lane.flush()  # answers of calls before it do not wait for this one
+        self._plan = plan
         if plan.method.allocates:
             values["allocate"] = self._answers.outputs.allocate
         try:

@@ -49,10 +49,21 @@ class Plan:
 
     `single` is the name, dtype and shape of the one input that is a NumPy array, where there is nothing else. `blocks`
     remembers the objects that arrays are made over, by their offset: a lane uses the same blocks again and again.
-    `writes`: the model may write into some of its inputs.
+    `writes`: the model may write into some of its inputs. `is_quick`: the last call of this kind was short.
     """
 
-    __slots__ = ("blocks", "function", "inputs", "is_single", "method", "nbytes", "params", "single", "writes")
+    __slots__ = (
+        "blocks",
+        "function",
+        "inputs",
+        "is_quick",
+        "is_single",
+        "method",
+        "nbytes",
+        "params",
+        "single",
+        "writes",
+    )
 
     def __init__(self, method: Method, params: dict[str, Any], inputs: tuple[Input, ...], nbytes: int) -> None:
         self.method = method
@@ -60,6 +71,7 @@ class Plan:
         self.params = params
         self.inputs = inputs
         self.nbytes = nbytes
+        self.is_quick = False
         self.writes = any(item.writable for item in inputs)
         self.blocks: dict[int, RequestBytes] = {}
         first = inputs[0] if len(inputs) == 1 and nbytes and not params and not method.allocates else None
