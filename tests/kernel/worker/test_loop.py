@@ -187,7 +187,7 @@ def test_a_lane_full_of_calls_leaves_turns_to_others_and_to_orders(worker: Calla
     one = worker()
     greedy, modest = one.add(1), one.add(2)
     for _ in range(60):
-        greedy.send(seconds=0.02)
+        greedy.send(seconds=0.1)
     greedy.until(lambda: greedy.end.begun >= 1)
     assert modest.result(seconds=0.0) == {"result": 0.0}
     assert one.kernel.result(seconds=0.0) == {"result": 0.0}

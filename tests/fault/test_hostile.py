@@ -1,0 +1,71 @@
+"""A caller that writes random bytes over everything it can write; everybody else does not notice.
+
+`HUTEROX_HOSTILE_LANES` says how many lanes it spoils, `HUTEROX_HOSTILE_SEED` repeats a run.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from tests.fault import census
+from tests.fault.crew import Crew
+from tests.fault.site import Site, container_of, deploy, reach, rounds
+from tests.system.platform import eventually
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(3600)]
+
+LANES = rounds("HUTEROX_HOSTILE_LANES", 400)
+SEED = rounds("HUTEROX_HOSTILE_SEED", int(time.time()))
+BATCH = 50
+
+
+def test_a_hostile_caller_closes_its_own_lanes_and_nothing_else(
+    own: Site, callers: Crew, tell: Callable[[str], None]
+) -> None:
+    with own.client(timeout=20.0, lanes=False) as client, own.client(timeout=20.0) as honest:
+        deploy(client, "target", "neighbour")
+        client.create("target", model="target", tenant="other")
+        pids = {name: reach(honest.service(name)) for name in ("target", "neighbour")}
+        daemons = {daemon: own.pid(daemon) for daemon in ("connector", "kernel")}
+        before = segments(own)
+        crew = [callers.caller("target"), callers.caller("target", tenant="other"), callers.caller("neighbour")]
+        hostile = callers.add("tests.fault.hostile", "target", str(SEED))
+        for caller in crew:
+            eventually(lambda caller=caller: caller.ask("report")["by_lane"], 20.0)
+        changes = [caller.ask("report")["path_changes"] for caller in crew]
+
+        done: Counter[str] = Counter()
+        ends: Counter[str] = Counter()
+        for _ in range(0, LANES, BATCH):
+            by_lane = [caller.ask("report")["by_lane"] for caller in crew]
+            answer = hostile.ask(str(BATCH), 300.0)
+            done.update(answer["done"])
+            ends.update(answer["ends"])
+            for caller, count in zip(crew, by_lane, strict=True):
+                eventually(lambda caller=caller, count=count: caller.ask("report")["by_lane"] > count, 20.0)
+        hostile.kill()
+
+        reports = [caller.stop() for caller in crew]
+        for report, count in zip(reports, changes, strict=True):
+            assert set(report["counts"]) == {"ok"}, report["counts"]
+            assert report["path_changes"] == count
+        assert {name: container_of(client, name)["pid"] for name in pids} == pids
+        assert {daemon: own.pid(daemon) for daemon in daemons if census.is_alive(own.pid(daemon))} == daemons
+        events = Counter(event["kind"] for event in client.events())
+        assert not {"crash", "load", "gone"} & set(events) - {"load"}
+        assert events["load"] == 2
+        assert events["lane.broken"] > 0
+        for name in pids:
+            client.service(name).call("forget")
+        eventually(lambda: segments(own) == before or print("SEG", before, {line[-60:]: len(census.segments([pid])) for pid, line in own.processes().items()}), 20.0)
+    assert sum(ends.values()) == LANES // BATCH * BATCH
+    assert sum(count for end, count in ends.items() if end.startswith("closed")) > LANES // 4
+    assert not [end for end in ends if end.startswith("no lane")], ends
+    writes = sum(done.values())
+    tell(f"seed {SEED}: {writes} attacks in {sum(ends.values())} lanes: {dict(done)}; lanes: {dict(ends)};")
+    tell(f"honest calls meanwhile, all right: {[report['counts']['ok'] for report in reports]}")
+
+
+def segments(own: Site) -> int:
+    return len(census.segments(own.processes()))
