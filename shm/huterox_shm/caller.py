@@ -208,7 +208,8 @@ class CallerEnd(End):
         return call_id
 
     def cancel(self, call_id: int) -> None:
-        """Queue the wish that a call ends early. It still ends with one final reply; nothing is sent if that is here.
+        """Queue the wish that a call ends early, once for each. It still ends with one final reply; nothing is sent if
+        that is here.
 
         Raises:
             LaneFull: no ring entry is free now.

@@ -282,7 +282,8 @@ class ContainerEnd(End):
     def wait_for_room(self, timeout_s: float) -> bool:
         """Tell what is queued, then wait until the caller has released or acknowledged something.
 
-        Requests that come meanwhile are kept for the next `take`, and the doorbell stays readable for them.
+        Requests that come meanwhile are kept for the next `take`, and the doorbell stays readable for them. They are
+        no more than the calls that may be in flight, and a cancellation of each.
 
         Returns:
             False if the time was over first. True does not promise that there is enough room.
@@ -296,6 +297,8 @@ class ContainerEnd(End):
         more, left_s = False, timeout_s
         while self.wait(left_s):
             self._backlog = self.take()
+            if len(self._backlog) > self._entries:
+                self.refuse("more requests than calls in flight and their cancellations")
             more = len(self.out) < out_count or producer.acked > acked
             left_s = end_s - monotonic()
             if more or left_s <= 0:  # the time is over also for a caller that rings without end

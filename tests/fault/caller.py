@@ -24,6 +24,7 @@ import huterox.lease
 TIMEOUT_S = 25.0
 SLOW_S = 0.5
 RECORDS_MAX = 5000
+STEADY_WINDOW = 16
 AFTER_ERROR_S = 0.02
 
 
@@ -45,6 +46,7 @@ class Caller:
         self._names = services
         self._ways = ways
         self._held: deque[Any] = deque(maxlen=6)
+        self._in_flight: deque[Any] = deque()
         self.counts: Counter[str] = Counter()
         self.by_lane = 0
         self.path_changes = 0
@@ -58,6 +60,7 @@ class Caller:
         self._way_of: dict[str, Callable[[huterox.Service], int]] = {
             "small": self._small,
             "window": self._window,
+            "steady": self._steady,
             "large": self._large,
             "empty": self._empty,
             "keep": self._keep,
@@ -79,6 +82,8 @@ class Caller:
                     continue
                 self.idle.clear()
                 self._once(self._random.choice(self._services), self._random.choice(self._ways))
+            while self._in_flight:
+                self._in_flight.popleft().result()
             self._held.clear()
             self._services.clear()
         self.idle.set()
@@ -137,6 +142,15 @@ class Caller:
                 raise result
             self._check(np.array_equal(result, x + 1), "window")
         return len(inputs)
+
+    def _steady(self, service: huterox.Service) -> int:
+        """Always some calls in flight, so that it is the container that decides whose turn it is."""
+        x = self._array(1024)
+        for _ in range(100):
+            self._in_flight.append(service.submit("spin", x=x, seconds=0.0001))
+            if len(self._in_flight) > STEADY_WINDOW:
+                self._in_flight.popleft().result()
+        return 100
 
     def _large(self, service: huterox.Service) -> int:
         x = self._array(self._random.choice([70_000, 300_000, 1 << 20, 4 << 20]))

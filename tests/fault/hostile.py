@@ -20,6 +20,7 @@ import numpy as np
 import huterox
 from huterox.core import Limits
 from huterox.fetching import Fetched
+from huterox.lane_call import LaneCall
 from huterox.lane_core import LaneCore
 from huterox_shm.errors import ShmError
 from huterox_shm.lane import CALL, DEAD, DEFINES, INDIRECT, STREAM
@@ -27,11 +28,6 @@ from huterox_shm.layout import ENTRY, ENTRY_NBYTES, PAGE_NBYTES, STATE
 from huterox_wire.header import pack_header
 from huterox_wire.kinds import Flag, Kind
 from huterox_wire.meta import CallMeta, TensorSpec, encode_meta
-
-try:
-    from huterox.lane_call import LaneCall
-except ImportError:  # pragma: no cover
-    from huterox.lane_core import LaneCall  # type: ignore[no-redef]
 
 STEPS_MAX = 12
 SPAN_NBYTES = 1 << 20

@@ -41,6 +41,13 @@ class Mixed:
         time.sleep(seconds)
         return os.getpid()
 
+    def spin(self, x: np.ndarray, seconds: float) -> np.ndarray:
+        """Works for so long."""
+        until_s = time.perf_counter() + seconds
+        while time.perf_counter() < until_s:
+            pass
+        return x + 1
+
     def fail(self, x: int) -> float:
         return 1 / x
 

@@ -131,6 +131,30 @@ def test_cancellations_that_come_while_a_container_waits_for_room_are_not_overlo
     assert not container.took_calls_only
 
 
+def test_as_many_calls_as_may_be_and_their_cancellations_are_kept(lane):
+    caller, container, *_ = lane
+    fill_replies(lane)
+    for _ in range(64):
+        caller.cancel(send(caller))
+        caller.flush()
+        container.wait_for_room(0.0)
+        caller.take()
+    assert len(container.take()) == 128
+
+
+def test_caller_that_cancels_without_end_while_a_container_waits_for_room_is_cut_off(lane):
+    caller, container, *_ = lane
+    fill_replies(lane)
+    send(caller)
+    with pytest.raises(PeerProtocolError, match="cancellations"):
+        for _ in range(1000):
+            caller.cancel(2)
+            caller.flush()
+            container.wait_for_room(0.0)
+            caller.take()
+    assert len(container._backlog) <= 129
+
+
 def test_dead_lane_ends_the_wait_for_room(lane):
     fill_replies(lane)
     lane.caller.mark_dead()

@@ -147,7 +147,8 @@ class Plans:
         try:
             plan = self._numbered[number] = self._plan_of(meta, 0)
         except HuteroxError as error:
-            self._numbered[number] = error.with_traceback(None)
+            error.__cause__ = error.__context__ = None  # their frames hold the lane
+            self._numbered[number] = error
             raise
         if plan.is_single:
             self._singles[number] = plan

@@ -6,6 +6,7 @@ import threading
 import pytest
 from tests.conformance.lane.lanes import (
     CALLS_MAX,
+    ENTRIES,
     all_pages_are_back,
     answer,
     check_slab,
@@ -17,7 +18,7 @@ from tests.conformance.lane.lanes import (
 )
 
 from huterox_shm.errors import LaneFull, LaneTooSmall, PeerProtocolError
-from huterox_shm.lane import DEAD, PART, REPLY, REQUEST_RELEASED
+from huterox_shm.lane import DEAD, PART, REPLY, REQUEST_RELEASED, STREAM
 
 
 def end_call(lane, call_id, flags=REQUEST_RELEASED):
@@ -132,6 +133,27 @@ def test_release_may_overtake_an_answer_that_waits_for_a_place(lane):
     tell_releases(lane)
     assert caller.calls == {}
     assert nothing_is_out(caller)
+
+
+def test_releases_leave_places_for_acknowledgements_and_for_answers_that_are_due(lane):
+    caller, container, *_ = lane
+    open_calls(lane, 1, flags=STREAM)
+    with pytest.raises(LaneFull):
+        while True:
+            answer(container, 1, b"part", kind=PART)
+    container.abandon(list(container.out)[-1])
+    container.flush()
+    for _ in range(60):
+        caller.cancel(1)
+    for *_, offset, _ in caller.take():
+        caller.release(offset)
+        caller.flush_releases()
+    assert caller.releases_pending > 0
+    assert caller._producer.published - caller._producer.acked == ENTRIES - 8
+    for _ in range(ENTRIES):
+        container.release_request(1)
+        container.flush_releases()
+    assert container._producer.published - container._producer.acked == ENTRIES - 8 - container.open_count
 
 
 def test_releases_that_find_no_place_wait_for_one(lane):

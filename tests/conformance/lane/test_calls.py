@@ -68,6 +68,41 @@ def test_number_of_a_call_that_found_no_ring_entry_is_given_to_the_next(lane):
     assert [request[2] for request in container.take()] == [2]
 
 
+def test_call_of_one_fresh_block_is_published_the_same_by_the_short_way(lane):
+    caller, container, *_ = lane
+    offset = caller.claim(4)
+    caller.write_view(offset, 4)[:] = b"bare"
+    assert caller.publish_block("mine", offset, 4, 17, 1234) == 1
+    caller.flush()
+    assert container.take() == [(CALL, 0, 1, offset, 4, 17, 1234)]
+    answer(container, 1)
+    container.flush()
+    assert [call for call, *_ in caller.take()] == ["mine"]
+    assert nothing_is_out(caller)
+
+
+def test_call_that_is_refused_by_the_short_way_uses_no_number_up(lane):
+    caller = lane.caller
+    send(caller)
+    for _ in range(70):
+        caller.cancel(1)
+    offset = caller.claim(4)
+    with pytest.raises(LaneFull, match="acknowledged"):
+        caller.publish_block(None, offset, 4, 0, 0)
+    caller.flush()
+    lane.container.take()
+    caller.take()
+    assert caller.publish_block(None, offset, 4, 0, 0) == 2
+    for number in range(3, CALLS_MAX + 1):
+        assert caller.publish_call(None, 0, 0) == number
+        caller.flush()
+        lane.container.take()
+        caller.take()
+    with pytest.raises(LaneFull, match="in flight"):
+        caller.publish_block(None, caller.claim(4), 4, 0, 0)
+    assert list(caller.calls) == list(range(1, CALLS_MAX + 1))
+
+
 def test_nothing_is_seen_before_the_flush(lane):
     caller, container, *_ = lane
     send(caller)

@@ -3,7 +3,7 @@
 import pytest
 from tests.conformance.lane.lanes import PAGE_NBYTES, answer, begin, open_calls, publish, send
 
-from huterox_shm.lane import ERROR, REPLY, LaneCounters
+from huterox_shm.lane import DEFINES, ERROR, REPLY, LaneCounters
 from huterox_shm.layout import COUNTERS, read_counters
 
 
@@ -46,6 +46,25 @@ def test_calls_are_counted_in_batches(counted):
     lane.container.count(5, 1234)
     lane.container.flush()
     assert read()[:4] == (5, 5, 0, 1234)
+
+
+def test_definitions_are_no_calls_but_are_open_until_they_are_answered(counted):
+    lane, read = counted
+    caller, container, *_ = lane
+    send(caller, flags=DEFINES)
+    send(caller)
+    caller.flush()
+    assert [call_id for _, _, call_id, *_ in container.take()] == [1, 2]
+    assert not container.took_calls_only
+    assert (read().calls_taken, container.open_count) == (1, 2)
+    publish(container, REPLY, 1)
+    publish(container, REPLY, 2)
+    container.count(1, 10)
+    container.flush()
+    assert read()[:2] == (1, 1)
+    assert len(caller.take()) == 2
+    open_calls(lane, 1)
+    assert container.took_calls_only
 
 
 def test_who_has_seen_an_answer_finds_it_counted(counted):

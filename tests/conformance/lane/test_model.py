@@ -1,7 +1,7 @@
 """Lanes against a model: random honest ends, every byte and block accounted for, to whatever end the lane comes."""
 
 import struct
-from collections import defaultdict
+from collections import deque
 from typing import NamedTuple
 
 import pytest
@@ -67,7 +67,7 @@ class LaneMachine(RuleBasedStateMachine):
         self.taken = self.begun = 0
         self.kept = {}  # call id -> blocks and contents that outlive the call
         self.owned = {}  # offset -> contents
-        self.answers = defaultdict(list)  # call id -> what was published and not yet taken
+        self.answers = deque()  # published and not yet taken: numbers mean what they meant, so the order holds for all
         self.held = {}  # reply offset -> contents; at the caller
         self.cancelled = set()
         self.draining = self.dead = self.told_dead = False
@@ -94,9 +94,12 @@ class LaneMachine(RuleBasedStateMachine):
         call = Call(contents, mark[0] | extra_flags, mark[1], self.number)
         in_flight = len(self.sent)
         try:
-            call_id = self.caller.publish_call(
-                call, offset, nbytes, signature=call.signature, flags=call.flags, deadline_us=self.number, **options
-            )
+            if call.flags or not nbytes or options or offset in self.owned:
+                call_id = self.caller.publish_call(
+                    call, offset, nbytes, signature=call.signature, flags=call.flags, deadline_us=self.number, **options
+                )
+            else:
+                call_id = self.caller.publish_block(call, offset, nbytes, call.signature, self.number)
         except LaneFull:
             producer = self.caller._producer
             assert in_flight >= CALLS_MAX or producer.published - producer.acked >= ENTRIES - 64
@@ -186,20 +189,14 @@ class LaneMachine(RuleBasedStateMachine):
             assert self.dead
             return
         for call, call_id, kind, flags, signature, offset, nbytes in replies:
-            expected_kind, expected_flags, expected_signature, contents = self.answers[call_id].pop(0)
+            *expected, contents = self.answers.popleft()
             assert call is self.sent[call_id]
-            assert (kind, flags, signature, nbytes) == (
-                expected_kind,
-                expected_flags,
-                expected_signature,
-                len(contents),
-            )
+            assert [call_id, kind, flags, signature, nbytes] == [*expected, len(contents)]
             assert bytes(self.caller.view(offset, nbytes)) == contents
             if nbytes:
                 assert offset not in self.held
                 self.held[offset] = contents
             if kind != PART:
-                assert not self.answers.pop(call_id)
                 del self.sent[call_id]
 
     @precondition(lambda self: self.held)
@@ -290,7 +287,7 @@ class LaneMachine(RuleBasedStateMachine):
             if nbytes:
                 self.container.abandon(offset)
             return False
-        self.answers[call_id].append((kind, flags, form[1], contents))
+        self.answers.append((call_id, kind, flags, form[1], contents))
         if kind != PART:
             blocks = self.open.pop(call_id)
             if keep == "yes":
