@@ -8,7 +8,7 @@ import struct
 from typing import Any, Final
 
 from huterox_connector.core.config import CoreConfig
-from huterox_connector.core.records import Container, Service
+from huterox_connector.core.records import Container, Node, Service
 from huterox_wire.header import HEADER, HEADER_NBYTES, MAGIC, VERSION
 from huterox_wire.kinds import FLAGS_KNOWN, Kind
 from huterox_wire.limits import BUDGET_US_MAX, META_NBYTES_MAX, TENSORS_MAX
@@ -164,6 +164,10 @@ class Calls:
 
     def expired(self, now_s: float) -> list[Call]:
         return [call for call in self._table.values() if call.deadline_s <= now_s]
+
+    def of_node(self, node: Node) -> list[Call]:
+        """All that a node has, also for containers that have gone from there."""
+        return [call for call in self._table.values() if call.container.node is node]
 
     def of_container(self, container: Container) -> list[Call]:
         return [call for call in self._table.values() if call.container is container]

@@ -231,6 +231,7 @@ class Nodes:
         for container in list(node.containers.values()):
             if container.id in self._registry.containers:
                 effects += self._residency.ended(container, "node_lost", f"its node was lost: {reason}", "", now_s)
+        effects += self._residency.fail_calls_of(node, f"its node was lost: {reason}")
         return effects + self._questions.lose(node.identity)
 
     def lose_silent(self, now_s: float) -> list[Effect]:

@@ -1,6 +1,6 @@
 """Who is resident: loading on a fault, making room, draining, closing, and what follows when a container ends."""
 
-from huterox_connector.core.calls import Calls
+from huterox_connector.core.calls import Call, Calls
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.effects import Command, Effect, Refuse
 from huterox_connector.core.faults import Faults
@@ -270,7 +270,11 @@ class Residency:
         return self._faults.release(container, now_s)
 
     def ended(self, container: Container, cause: str, reason: str, traceback: str, now_s: float) -> list[Effect]:
-        """A container is gone and its memory is back: answer its calls, and go on with what waited for its room."""
+        """A container is gone and its memory is back: go on with what waited for its room.
+
+        Calls that are in flight to it are its kernel's to answer, or to hand back: some may have crossed the news. Only
+        where the kernel does not know of them any more do they end here.
+        """
         was_loading = container.state in (State.PLANNED, State.CREATING)
         container.step(Step.LOST, now_s)
         container.node.replacer.remove(container.id)
@@ -283,17 +287,23 @@ class Residency:
                 kind, f"{container.spec.name} {container.title}", reason, now_s, cause=cause, node=container.node.name
             )
         ]
-        effects += self._fail_in_flight(container, reason, now_s)
+        if cause == "node_lost":
+            effects += self.fail_calls(self._calls.of_container(container), reason)
         if kind == "load_failed" and container.group.container is None:
             effects += self._load_failed(container, cause, reason, traceback, now_s)
         effects += self._start_planned(container.node, now_s)
         return effects + self.retry(now_s)
 
-    def _fail_in_flight(self, container: Container, reason: str, now_s: float) -> list[Effect]:
-        """The kernel has answered what it knew of; these crossed the news of the end."""
+    def fail_calls_of(self, node: Node, reason: str) -> list[Effect]:
+        """The node is lost: nobody will answer calls to containers that had gone from it before, either."""
+        return self.fail_calls(self._calls.of_node(node), reason)
+
+    def fail_calls(self, calls: list[Call], reason: str) -> list[Effect]:
+        """Nobody will answer these."""
         effects: list[Effect] = []
-        for call in self._calls.of_container(container):
+        for call in calls:
             self._calls.drop(call)
+            container = call.container
             error = WorkerLost(
                 f"container {container.title} of model {container.spec.name!r} ended: {reason}",
                 executed="maybe",
