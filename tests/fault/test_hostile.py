@@ -52,10 +52,9 @@ def test_a_hostile_caller_closes_its_own_lanes_and_nothing_else(
             assert report["path_changes"] == count
         assert {name: container_of(client, name)["pid"] for name in pids} == pids
         assert {daemon: own.pid(daemon) for daemon in daemons if census.is_alive(own.pid(daemon))} == daemons
-        events = Counter(event["kind"] for event in client.events())
-        assert not {"crash", "load", "gone"} & set(events) - {"load"}
-        assert events["load"] == 2
-        assert events["lane.broken"] > 0
+        happened = {event["kind"] for event in client.events()}
+        assert "lane.broken" in happened
+        assert not happened & {"crash", "gone", "evict", "load_failed"}
         for name in pids:
             client.service(name).call("forget")
         eventually(lambda: segments(own) == before, 20.0)

@@ -22,11 +22,12 @@ def mapping_count():
 @pytest.fixture
 def no_descriptor_leaks():
     """Fails a test after which more descriptors are open, or more shared memory is mapped, than before."""
-    gc.collect()
     before = descriptor_count(), mapping_count()
     yield
-    gc.collect()
-    assert (descriptor_count(), mapping_count()) == before
+    if (descriptor_count(), mapping_count()) != before:
+        gc.collect()  # not always: it takes longer than most tests
+        assert descriptor_count() <= before[0]
+        assert mapping_count() <= before[1]
 
 
 @pytest.fixture
