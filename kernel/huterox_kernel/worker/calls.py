@@ -172,8 +172,8 @@ class Calls:
         try:
             self._plans.define(number, bytes(self.lane.view(offset, nbytes)))
         except HuteroxError as exc:  # no error that counts: each call of this form will be one
-            exc.__traceback__ = None  # it is remembered, and its frames hold the lane
             kind, at, nbytes, form, flags = self._answers.error(0, 0, exc)
+            exc.__traceback__ = None  # it is remembered, and its frames hold the lane
             self.lane.publish_reply(kind, flags | REQUEST_RELEASED, call_id, at, nbytes, form)
         else:
             self.lane.publish_reply(REPLY, REQUEST_RELEASED, call_id, 0, 0)
@@ -266,8 +266,8 @@ class Calls:
                 raise _late(item[6], now_ns)
             results.append(self._invoke(item, blocks))
         except HuteroxError as exc:
-            exc.__traceback__ = None  # a form's error is remembered, and frames hold the lane
             written = self._write_error(item, exc)
+            exc.__traceback__ = None  # a form's error is remembered, and frames hold the lane
         # Not before the exception is gone, whose frames hold the inputs.
         after_ns = self._answer(item, results, blocks) if written is None else self._end(item, written, blocks)
         if (plan := self._plan) is not None:
