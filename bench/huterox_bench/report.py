@@ -13,9 +13,10 @@ RESULTS = Path("bench/results")
 
 READING = """
 `calls/s`, `p50` and `p99` are medians over the slices. *p50 / eventfd*: the p50 over that of a bare eventfd round trip
-between two processes (small is good). *rate / proxy*: calls per second over those of libzmq's C proxy with an echo
-worker, at the same window and size (large is good). *least share*: where several processes call at the same time, the
-rate of the slowest over that of the average one. All rows of a table were measured in turns.
+between two processes (small is good); *p50 / apart*: the same where these run on two processors. *rate / proxy*: calls
+per second over those of libzmq's C proxy with an echo worker, at the same window and size (large is good). *least
+share*: where several processes call at the same time, the rate of the slowest over that of the average one. All rows of
+a table were measured in turns.
 
 `lane_peek` calls a method that only looks at its input's first element: what is left is the price of the way, whatever
 the size. `lane_shared`: four callers of one container; `lane_crowd`: eight containers with one caller each.

@@ -113,3 +113,10 @@ def test_a_crowd_tells_its_callers_and_the_median_of_its_least_shares() -> None:
 
 def test_one_caller_has_no_share(rows: list[Row]) -> None:
     assert {(row.callers, row.share_min) for row in rows} == {(1, None)}
+
+
+def test_the_ratio_to_the_round_trip_across_processors_stands_beside_the_other() -> None:
+    loads = [("eventfd_rtt", 10), ("eventfd_apart", 50), ("lane", 100)]
+    rows = rows_of([measured(name, 1, 8, 1000, p50_us) for name, p50_us in loads])
+    assert [row.ratio_to_eventfd_apart for row in rows] == [0.2, 1, 2]
+    assert [row.ratio_to_eventfd_rtt for row in rows] == [1, 5, 10]

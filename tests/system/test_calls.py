@@ -5,10 +5,11 @@ import math
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from tests.system.platform import Platform, serve
+from tests.system.platform import Platform, eventually, serve
 
 import huterox
 
@@ -17,10 +18,17 @@ pytestmark = pytest.mark.system
 NUMERIC = [np.dtype(code) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"]
 
 
-@pytest.fixture(scope="module")
-def echo(shared: Platform):  # type: ignore[no-untyped-def]
-    with shared.client(timeout=30.0) as client:
-        yield serve(client, "Echo")
+@pytest.fixture(scope="module", params=["routed", "lane"])
+def echo(shared: Platform, request: pytest.FixtureRequest) -> Iterator[huterox.Service]:
+    """The same service by either way."""
+    with shared.client(timeout=30.0, lanes=request.param == "lane") as client:
+        try:
+            service = client.service("echo")
+        except huterox.NotFound:
+            service = serve(client, "Echo")
+        eventually(lambda: service.call("who") and service.path == request.param)
+        yield service
+        assert service.path == request.param
 
 
 @pytest.mark.parametrize("dtype", NUMERIC, ids=str)

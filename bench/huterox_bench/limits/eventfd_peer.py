@@ -1,4 +1,4 @@
-"""The other process of the eventfd round trip: `python -m huterox_bench.limits.eventfd_peer PING_FD PONG_FD`."""
+"""The other process of the eventfd round trip: `python -m huterox_bench.limits.eventfd_peer PING_FD PONG_FD [CPU]`."""
 
 import os
 import sys
@@ -14,4 +14,6 @@ def main(ping: int, pong: int) -> NoReturn:
 
 
 if __name__ == "__main__":
+    if sys.argv[3:]:
+        os.sched_setaffinity(0, {int(sys.argv[3])})
     main(int(sys.argv[1]), int(sys.argv[2]))

@@ -195,7 +195,8 @@ def test_a_lane_full_of_calls_leaves_turns_to_others_and_to_orders(worker: Calla
     one.order(DropLane(1))
     assert one.said() == LaneDropped(1)
     assert greedy.end.begun < 50
-    assert one.ledger.read(1).calls_taken == 60
+    counts = one.ledger.read(1)
+    assert counts.calls_done < counts.calls_taken <= 60  # what was still in the ring is not taken
 
 
 def test_lanes_take_turns(worker: Callable[..., Worker]) -> None:
