@@ -14,8 +14,10 @@ from huterox_shm.layout import (
     OPEN,
     PART,
     RELEASE,
+    REPLIES_TOLD,
     REPLY,
     REQUEST_RELEASED,
+    REQUESTS_TOLD,
     STATE,
     LaneCounters,
     LaneLayout,
@@ -61,6 +63,7 @@ class CallerEnd(End):
             peer_bell: the request doorbell, which it rings.
         """
         super().__init__(memory, bell, peer_bell)
+        self._told_at = REPLIES_TOLD
         self.buffer = memory.buffer
         self.header = self._words
         self._publish: Any = self._producer.publish
@@ -237,6 +240,7 @@ class CallerEnd(End):
             self._ring_peer(count)
         except BlockingIOError as exc:
             raise self._stuffed() from exc
+        self._words[REQUESTS_TOLD] = published
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
@@ -247,6 +251,7 @@ class CallerEnd(End):
             LaneDead: the lane is dead, and no reply is left to take.
             PeerProtocolError: the container wrote nonsense; the lane has been marked dead.
         """
+        self._seen = self._words[REPLIES_TOLD]
         try:
             count = self._read_bell()
         except BlockingIOError:

@@ -21,6 +21,8 @@ from huterox_shm.layout import (
     PART,
     PINNED,
     RELEASE,
+    REPLIES_TOLD,
+    REQUESTS_TOLD,
     STATE,
     LaneLayout,
 )
@@ -65,6 +67,7 @@ class ContainerEnd(End):
             counters: u64 words to count in, where the caller must not write them; None: in the lane's header.
         """
         super().__init__(memory, bell, peer_bell)
+        self._told_at = REQUESTS_TOLD
         self.header = self._words
         self.open_count = 0
         self.took_calls_only = True
@@ -108,6 +111,7 @@ class ContainerEnd(End):
         if self._backlog:
             return self._take_backlog()
         self.took_calls_only = True
+        self._seen = self._words[REQUESTS_TOLD]
         try:
             count = self._read_bell()
         except BlockingIOError:
@@ -278,6 +282,7 @@ class ContainerEnd(End):
             self._ring_peer(count)
         except BlockingIOError as exc:
             raise self._stuffed() from exc
+        self._words[REPLIES_TOLD] = published
 
     def wait_for_room(self, timeout_s: float) -> bool:
         """Tell what is queued, then wait until the caller has released or acknowledged something.

@@ -5,6 +5,7 @@ import os
 import select
 from collections.abc import Callable
 from contextlib import ExitStack
+from time import monotonic_ns
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, Self
 
@@ -89,7 +90,9 @@ class End(abc.ABC):
         "_producer",
         "_read_bell",
         "_ring_peer",
+        "_seen",
         "_slab",
+        "_told_at",
         "_words",
     )
 
@@ -108,6 +111,8 @@ class End(abc.ABC):
         self._ring_peer = peer_bell.ring
         self._poll: select.poll | None = None
         self._closed = False
+        self._seen = 0  # of the peer's hint, at the last take
+        self._told_at = 0
         self._entries = layout.ring_entries
         self._acknowledge_at = self._entries >> 2
         outgoing, incoming, base, nbytes, self._peer_low, self._peer_high = self._places(layout)
@@ -272,6 +277,21 @@ class End(abc.ABC):
             self._poll = select.poll()
             self._poll.register(self.fileno(), select.POLLIN)
         return bool(self._poll.poll(max(timeout_s, 0.0) * 1000.0))
+
+    @property
+    def told(self) -> bool:
+        """Hot path. Whether the peer has told something since the last `take`. Its hint may lie; `take` knows."""
+        told: bool = self._words[self._told_at] != self._seen
+        return told
+
+    def spin(self, until_ns: int) -> bool:
+        """Hot path. Look without sleeping until the peer has told something: True, or until the monotonic clock shows
+        `until_ns`: False."""
+        words, index, seen = self._words, self._told_at, self._seen
+        while words[index] == seen:
+            if monotonic_ns() >= until_ns:
+                return False
+        return True
 
     def _odd_count(self, count: int) -> int:
         """A count that is not just entries: bells stripped off. Too many entries are the consumer's to refuse."""

@@ -15,6 +15,8 @@
       16 state                                                                      written by who ends the lane
       32 calls_taken | 33 calls_done | 34 errors | 35 busy_us | 36 activity_us            container (see `ledger`)
       40 begun | 41 pinned                                                                               container
+      48 replies told                                                                                    container
+      56 requests told                                                                                   caller
 
 What is released are, in the request ring, offsets of reply blocks; in the reply ring, ids of calls whose request is no
 longer needed.
@@ -85,6 +87,10 @@ ACTIVITY_US: Final = 4
 
 BEGUN: Final = 40
 """The highest id of a call that the container has begun. Calls are begun in the order of their ids."""
+REPLIES_TOLD: Final = 48
+REQUESTS_TOLD: Final = 56
+"""Change after each ring of that doorbell: a hint for who looks before it sleeps, and nothing more. Each has a cache
+line of its own, for the other side may be reading it without end."""
 PINNED: Final = 41
 """Not zero: a device reads these pages, so none of them may go back to the system."""
 

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
-from time import monotonic
+from time import monotonic, monotonic_ns
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +30,7 @@ from huterox.lane_core import LaneCore
 from huterox.lane_futures import LaneFuture, LaneStream, Router
 from huterox_shm.errors import LaneDead, LaneFull, PeerProtocolError, ShmError
 from huterox_shm.lane import DEAD, CallerEnd
+from huterox_shm.spinning import Spinner
 
 _QUEUED_MAX: Final = 16
 """So many calls are shown to a container that has work; one that has none sees the first at once."""
@@ -55,6 +56,8 @@ class LaneConnection(Channel[LaneCall]):
         self._end = end
         self._liveness = liveness
         self._waits = limits.lane_waits
+        self._spinner = Spinner(limits.lane_spin_us)
+        self._ends = (end,)
         self._on_end: Callable[[LaneConnection], None] | None = on_end
         self._rooms: list[LaneCall] = []  # waited for by those whose call found no room
         super().__init__(LaneCore(end, limits))
@@ -190,6 +193,14 @@ class LaneConnection(Channel[LaneCall]):
     def _register_descriptors(self, poller: "select.poll") -> None:
         poller.register(self._end.fileno(), select.POLLIN)
         poller.register(self._liveness.fileno(), 0)
+
+    def _poll(self, wait_s: float) -> None:
+        """Hot path. Others that wait are not kept from running: with followers, nobody looks."""
+        begun_ns = monotonic_ns()
+        if not self._followers and self._spinner.look(self._ends, begun_ns):
+            return
+        super()._poll(wait_s)
+        self._spinner.slept(begun_ns)
 
     def _read_if_any(self) -> None:
         self._unread = False

@@ -7,7 +7,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from huterox.futures import CallFuture, Result, Stream
 from huterox.lane_call import LaneCall
@@ -19,8 +19,22 @@ from huterox_wire.header import Buffer
 if TYPE_CHECKING:
     from huterox.lane import LaneConnection
 
-_FUTURE_FIELDS: Final = frozenset({"_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks"})
 _making = threading.Lock()
+
+
+class _OnDemand:
+    """A field of Future's that is made with all others when it is first read. What an instance has itself comes before
+    this, as it is no data descriptor; and unlike `__getattr__` it slows no other field down."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, future: "LaneFuture | None", owner: type) -> Any:
+        if future is None:
+            return self
+        if future._make():
+            future._attend()
+        return future.__dict__[self._name]
 
 
 class Router(Protocol):
@@ -39,19 +53,17 @@ class LaneFuture(CallFuture):
     """
 
     _is_made = False
+    _condition: Any = _OnDemand()
+    _state: Any = _OnDemand()
+    _result: Any = _OnDemand()
+    _exception: Any = _OnDemand()
+    _waiters: Any = _OnDemand()
+    _done_callbacks: Any = _OnDemand()
 
     def __init__(self, lane: "LaneConnection", call: LaneCall, router: Router) -> None:
         self._lane = lane
         self._call = call
         self._router = router
-
-    def __getattr__(self, name: str) -> Any:
-        """Comes only for what is not there."""
-        if name not in _FUTURE_FIELDS:
-            raise AttributeError(name)
-        if self._make():
-            self._attend()
-        return self.__dict__[name]
 
     def _make(self) -> bool:
         """Have Future's machinery from now on. False: it was there."""

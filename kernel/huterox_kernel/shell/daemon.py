@@ -96,6 +96,7 @@ class Daemon:
             loop,
             self._logs,
             config.torch_threads,
+            config.worker_spin_us,
             config.exit_report_timeout_s,
             self._feed,
             self._on_worker_ready,

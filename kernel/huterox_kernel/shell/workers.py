@@ -76,6 +76,7 @@ class Workers:
         loop: AbstractEventLoop,
         logs: Logs,
         torch_threads: int,
+        spin_us: int,
         exit_report_timeout_s: float,
         feed: Callable[[Event], None],
         on_ready: Callable[[Worker, dict[str, float]], None],
@@ -85,6 +86,7 @@ class Workers:
         self._loop = loop
         self._logs = logs
         self._torch_threads = torch_threads
+        self._spin_us = spin_us
         self._exit_report_timeout_s = exit_report_timeout_s
         self._feed = feed
         self._on_ready = on_ready
@@ -99,7 +101,7 @@ class Workers:
         ours.setblocking(False)
         worker = self._workers[container] = Worker(container, ours, Mailbox(self._loop, ours))
         with theirs:
-            start_file = control.write_start(Start(container, model, self._torch_threads))
+            start_file = control.write_start(Start(container, model, self._torch_threads, self._spin_us))
             try:
                 control.send(worker.control, StartSent(), [start_file, *lane, ledger])
             finally:

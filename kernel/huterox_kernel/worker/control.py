@@ -68,6 +68,7 @@ class Start(Struct):
     container: int
     model: ModelSpec
     torch_threads: int = 1
+    spin_us: int = 0
 
 
 class AddLane(Struct, tag=True):

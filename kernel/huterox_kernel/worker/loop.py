@@ -28,6 +28,7 @@ from huterox_shm.errors import LaneDead, PeerProtocolError, ShmError
 from huterox_shm.lane import ContainerEnd, LaneDescriptors
 from huterox_shm.layout import CALLS_DONE, CALLS_TAKEN
 from huterox_shm.ledger import Ledger
+from huterox_shm.spinning import Spinner
 
 TURN_CALLS_MAX: Final = 16
 TURN_S: Final = 0.001
@@ -35,6 +36,9 @@ TURN_S: Final = 0.001
 
 LOOK_S: Final = 0.002
 """After so long without a look for orders, the line of lanes waits: behind it may stand one whose caller has gone."""
+
+HOT_MAX: Final = 4
+"""So many lanes, those that had calls last, are looked at before the worker sleeps."""
 
 IDLE_S: Final = 5.0
 """A lane without a call for so long, or up to twice that, gives memory that it does not use back to the system."""
@@ -84,7 +88,13 @@ class Loop:
     """Serves the lanes of one model. Owns them, and the ledger."""
 
     def __init__(
-        self, sock: socket.socket, kernel_lane: ContainerEnd, ledger: Ledger, model: Model, expected: Expected
+        self,
+        sock: socket.socket,
+        kernel_lane: ContainerEnd,
+        ledger: Ledger,
+        model: Model,
+        expected: Expected,
+        spin_us: int = 0,
     ) -> None:
         self._sock = sock
         self._ledger = ledger
@@ -97,6 +107,9 @@ class Loop:
         self._used: set[_Lane] = set()  # may have memory to give back
         self._keeping: set[_Lane] = set()  # the model still holds inputs of theirs
         self._blocked: set[_Lane] = set()  # answers of theirs wait for room
+        self._spinner = Spinner(spin_us)
+        self._hot: list[ContainerEnd] = []  # where calls came last
+        self._look_at_s = 0.0
         self._sweep_at_s = 0.0
         self._control = sock.fileno()
         self._epoll = select.epoll()
@@ -110,8 +123,7 @@ class Loop:
             while True:
                 if self._closing and not line and self._is_through():
                     return 0
-                self._look(0.0 if line else self._patience_s(time.monotonic()))
-                now_s = time.monotonic()
+                now_s = self._next(time.monotonic())
                 look_at_s = now_s + LOOK_S
                 for _ in range(len(line)):
                     now_s = self._turn(line.popleft(), now_s)
@@ -121,6 +133,29 @@ class Loop:
             print(f"the kernel's lane has ended: {exc}", file=sys.stderr)  # noqa: T201 - the container's log
             return 1
 
+    def _next(self, now_s: float) -> float:
+        """Hot path. See who has calls, and wait where nobody has; returns the time."""
+        if self._line:
+            self._look(0.0)
+            return now_s
+        begun_ns = time.monotonic_ns()
+        if now_s < self._look_at_s and self._spinner.look(self._hot, begun_ns):
+            for end in self._hot:
+                if end.told:
+                    self._queue(self._by_descriptor[end.fileno()])
+            return now_s
+        self._look(self._patience_s(now_s))
+        self._spinner.slept(begun_ns)
+        now_s = time.monotonic()
+        self._look_at_s = now_s + LOOK_S
+        return now_s
+
+    def _queue(self, lane: _Lane) -> None:
+        """Hot path. It has calls, or wants to be looked at."""
+        if not lane.is_queued:
+            lane.is_queued = True
+            self._line.append(lane)
+
     def _look(self, timeout_s: float) -> None:
         """Hot path. See who has rung, and what the kernel has to say."""
         by_descriptor = self._by_descriptor
@@ -129,9 +164,8 @@ class Loop:
             if lane is None:
                 if descriptor == self._control:
                     self._obey()
-            elif not lane.is_queued:
-                lane.is_queued = True
-                self._line.append(lane)
+            else:
+                self._queue(lane)
 
     def _turn(self, lane: _Lane, now_s: float) -> float:
         """Hot path. Run some calls of a lane; returns the time.
@@ -155,6 +189,8 @@ class Loop:
             lane.turn_calls = 1
         elif lane.turn_calls < TURN_CALLS_MAX:
             lane.turn_calls *= 2
+        if calls.lane not in self._hot:
+            self._hot = [*self._hot[1 - HOT_MAX :], calls.lane]
         if not lane.was_used:
             lane.was_used = True
             self._used.add(lane)
@@ -304,6 +340,8 @@ class Loop:
         self._epoll.unregister(end.fileno())  # the doorbell lives on in the caller, and would go on ringing here
         for lanes in (self._used, self._keeping, self._blocked):
             lanes.discard(lane)
+        if end in self._hot:
+            self._hot.remove(end)
         lane.calls.close()
         self._tell(LaneDropped(lane.lane))
 

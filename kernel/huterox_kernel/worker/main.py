@@ -33,7 +33,7 @@ def serve(control_descriptor: int, fork_s: float) -> int:
     except BaseException as exc:  # noqa: BLE001 - whatever it is, the kernel must learn why there is no model
         _report_failure(sock, exc)
         return 1
-    loop = Loop(sock, lane, ledger, model, expected)
+    loop = Loop(sock, lane, ledger, model, expected, start.spin_us)
     control.send(sock, Ready({"fork": fork_s, **timings_s}))
     return loop.run()
 
