@@ -68,8 +68,8 @@ def test_an_answer_ends_its_call_and_no_other():
     core = make_core()
     first, second = begin(core), begin(core)
     assert core.on_frames(answer(second)) is second
-    assert second.done
-    assert not first.done
+    assert second.ended
+    assert not first.ended
     assert core.in_flight_count == 1
     assert second.outcome().header.request_id == second.request_id
 
@@ -111,7 +111,7 @@ def test_messages_that_belong_to_no_call_are_counted_and_dropped():
     for frames in (late, [b""], [b"short"], [b"\xff" * 40], answer(other, Kind.HEARTBEAT), answer(other, Kind.PART)):
         assert core.on_frames(frames) is None
     assert core.strays == 6
-    assert not other.done
+    assert not other.ended
 
 
 def test_a_silent_call_ends_a_little_after_its_deadline():
@@ -192,9 +192,9 @@ def test_parts_are_kept_in_order_until_they_are_taken():
     call = begin(core, stream=True)
     for index in range(3):
         assert core.on_frames(answer(call, Kind.PART, encode_meta(ReplyMeta({"i": index})))) is call
-        assert not call.done
+        assert not call.ended
     core.on_frames(answer(call))
-    assert call.done
+    assert call.ended
     metas = [bytes(call.take_part().meta) for _ in range(3)]
     assert metas == [encode_meta(ReplyMeta({"i": index})) for index in range(3)]
     with pytest.raises(Fault):
@@ -207,7 +207,7 @@ def test_a_stream_whose_reader_is_too_slow_ends_as_busy():
     call = begin(core, stream=True)
     for _ in range(4):
         core.on_frames(answer(call, Kind.PART))
-    assert call.done
+    assert call.ended
     assert call.answer is None
     with pytest.raises(Busy, match="too slow"):
         call.outcome()
@@ -218,11 +218,11 @@ def test_a_stream_whose_parts_are_too_large_ends_as_busy_but_taken_parts_do_not_
     call = begin(core, stream=True)
     for _ in range(10):
         core.on_frames(answer(call, Kind.PART, bytes(300)))
-        assert not call.done
+        assert not call.ended
         call.take_part()
     core.on_frames(answer(call, Kind.PART, bytes(300)))
     core.on_frames(answer(call, Kind.PART, bytes(300)))
-    assert call.done
+    assert call.ended
 
 
 def test_unattended_calls_are_counted_until_they_end_in_any_way():

@@ -388,7 +388,7 @@ def test_a_forked_child_is_told_and_the_parent_goes_on(bench):
         try:
             bench.lane.forget()
             told = 0
-            for forbidden in (lambda: bench.call(x=1), held.result, lambda: bench.lane.wait(held._call)):
+            for forbidden in (lambda: bench.call(x=1), held.result, lambda: bench.lane.wait(held)):
                 try:
                     forbidden()
                 except (huterox.InvalidInput, LaneGone):

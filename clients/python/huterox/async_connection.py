@@ -70,7 +70,7 @@ class AsyncConnection:
     async def wait(self, call: Call) -> bool:
         """Wait until a part is there (False), or the call has ended and there is none (True)."""
         while not call.parts:
-            if call.done:
+            if call.ended:
                 return True
             news = call.owner = self._loop.create_future()
             await news
@@ -102,7 +102,7 @@ class AsyncConnection:
             call = on_frames([read_only(frame)] if not frame.more else receive_rest(self._socket, frame))
             if call is not None:
                 self._tell(call)
-                if call.done and call.answer is None:
+                if call.ended and call.answer is None:
                     self._send_cancel(call)
         # The descriptor tells only of what comes after `Again`.
         self._loop.call_soon(self._read)

@@ -156,7 +156,7 @@ class AsyncLane:
 
     async def _news(self, call: LaneCall) -> None:
         """Hot path. Wait until the call has ended, or has a part."""
-        while not (call.done or call.parts):
+        while not (call.ended or call.parts):
             news = call.owner = self._loop.create_future()
             try:
                 await news
@@ -227,7 +227,7 @@ class AsyncLane:
             waiting = line[0]
             call = waiting.call
             try:
-                if not call.done:
+                if not call.ended:
                     left_s = max(waiting.deadline_s - monotonic(), 1e-6)
                     self._publish(call, waiting.method, waiting.inputs, left_s)
             except LaneFull:
@@ -241,14 +241,14 @@ class AsyncLane:
     def _expire_line(self) -> None:
         now_s = monotonic()
         for waiting in self._line:
-            if waiting.deadline_s <= now_s and not waiting.call.done:
+            if waiting.deadline_s <= now_s and not waiting.call.ended:
                 self._fail(waiting.call, DeadlineExceeded("the lane had no room for the call in its time"))
-        self._line = deque(waiting for waiting in self._line if not waiting.call.done)
+        self._line = deque(waiting for waiting in self._line if not waiting.call.ended)
         self._line_deadline_s = min((waiting.deadline_s for waiting in self._line), default=inf)
 
     def _fail(self, call: LaneCall, error: Exception) -> None:
         call.error = error
-        call.done = True
+        call.ended = True
         self._tell(call)
 
     def _give_back(self, waiting: _Waiting) -> None:

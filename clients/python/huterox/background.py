@@ -14,7 +14,7 @@ _JOIN_S: Final = 2.0
 class Errand:
     """What the background thread leads for, in the place of a call: it never ends."""
 
-    done = False
+    ended = False
     parts = None
     deadline_s = inf
 

@@ -41,14 +41,14 @@ class Pending(Protocol):
     """What a channel knows of a call under way.
 
     Attributes:
-        done: the call has ended.
+        ended: the call has ended.
         parts: pieces of a streamed reply that nobody has taken yet. None for a call that takes none.
         deadline_s: when it ends by itself, on the monotonic clock; infinite until it is under way.
         unattended: nobody may be waiting for it (a future, a stream), so somebody must read on its behalf.
         owner: whom the channel tells of the end.
     """
 
-    done: bool
+    ended: bool
     parts: Any
     deadline_s: float
     unattended: bool
@@ -136,7 +136,7 @@ class Channel(Generic[C]):
             with self._lock:
                 self._begin(call)
                 self._read_if_any()
-                lead = not (self._led or call.done)
+                lead = not (self._led or call.ended)
                 if lead:
                     self._led = True
                     self._polled_for = call
@@ -144,7 +144,7 @@ class Channel(Generic[C]):
                 self._lead(call, inf)
             if self._ended:
                 self.settle_ended()
-            if not call.done:
+            if not call.ended:
                 self.wait(call)
         except BaseException:
             self.cancel(call)
@@ -174,7 +174,7 @@ class Channel(Generic[C]):
             raise self._forked()
         while True:
             with self._lock:
-                if call.done or call.parts or monotonic() >= until_s:
+                if call.ended or call.parts or monotonic() >= until_s:
                     # A lead that was passed on to this thread meanwhile must not end here.
                     self._pass_on()
                     return
@@ -280,7 +280,7 @@ class Channel(Generic[C]):
         if now_s >= self.core.next_deadline_s or self.abandoned:
             self._tidy(now_s)
         if (
-            call.done
+            call.ended
             or call.parts
             or now_s >= until_s
             or (self._ended and not self._leave_to_background())
@@ -383,7 +383,7 @@ class Channel(Generic[C]):
 
     def _tell(self, call: C) -> None:
         """Hot path. The call has ended, or has one more part."""
-        if call.owner is not None and call.done:
+        if call.owner is not None and call.ended:
             self._ended.append(call)
         if self._followers and (wakes := self._followers.pop(call, None)) is not None:
             for wake in wakes:

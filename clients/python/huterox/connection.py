@@ -66,7 +66,7 @@ class Connection(Channel[Call]):
             call = core.on_frames([read_only(frame)] if not frame.more else receive_rest(self._socket, frame))
             if call is not None:
                 self._tell(call)
-                if call.done and call.answer is None:
+                if call.ended and call.answer is None:
                     self._send_cancel(call)
                 if not core.in_flight_count:
                     break

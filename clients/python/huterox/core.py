@@ -50,7 +50,7 @@ class Call:
     """One request under way. The core ends it; the shell wakes whoever waits for it.
 
     Attributes:
-        done: the call has ended; `outcome` tells how.
+        ended: the call has ended; `outcome` tells how.
         parts: pieces of a streamed reply that nobody has taken yet, as frames. None for a call that takes none.
         unattended: nobody may be waiting for it (a future, a stream), so somebody must read on its behalf.
         owner: what the shell attaches to be told of the end.
@@ -59,7 +59,7 @@ class Call:
     __slots__ = (
         "answer",
         "deadline_s",
-        "done",
+        "ended",
         "error",
         "frames",
         "nbytes",
@@ -83,7 +83,7 @@ class Call:
         self.parts_taken_nbytes = 0  # of those that were taken; the taker writes it
         self.answer: Sequence[Buffer] | None = None
         self.error: HuteroxError | None = None
-        self.done = False
+        self.ended = False
         self.unattended = False
         self.owner: Any = None
 
@@ -214,7 +214,7 @@ class ClientCore:
         """Hot path. Match one message with its call. None: nobody waits for it.
 
         Returns:
-            The call, either ended (`done`) or with one more part.
+            The call, ended, or with one more part.
         """
         first = frames[0]
         if len(first) < HEADER_NBYTES:
@@ -252,7 +252,7 @@ class ClientCore:
         self._nbytes -= call.nbytes
         if call.unattended:
             self.unattended_count -= 1
-        call.done = True
+        call.ended = True
 
     def cancel(self, call: Call) -> bool:
         """Give a call up. False: it had ended before. The caller sends `cancel_frame(call)`."""

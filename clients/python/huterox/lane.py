@@ -96,7 +96,7 @@ class LaneConnection(Channel[LaneCall]):
                 self._lead(call, inf)
             if self._ended:
                 self.settle_ended()
-            if not call.done:
+            if not call.ended:
                 self.wait(call)
         except BaseException:
             self.cancel(call)
@@ -109,16 +109,13 @@ class LaneConnection(Channel[LaneCall]):
         Raises:
             LaneGone, HuteroxError: it has not been started.
         """
-        call = LaneCall()
-        future = LaneFuture(self, call, router)
-        call.future = future
-        call.keeps_request = True
+        future = LaneFuture(self, router)
         lock = self._lock
         lock.acquire()  # a with statement costs twice as much
         full = None
         try:
             core = self.core
-            self._publish(call, method, inputs, timeout_s, monotonic())
+            self._publish(future, method, inputs, timeout_s, monotonic())
             queued = core.queued_count
             if queued >= _QUEUED_MAX or len(self._end.calls) == queued:
                 core.flush()
@@ -129,7 +126,7 @@ class LaneConnection(Channel[LaneCall]):
         finally:
             lock.release()
         if full is not None:
-            self._start_later(full, call, method, inputs, timeout_s)
+            self._start_later(full, future, method, inputs, timeout_s)
         return future
 
     def stream(self, method: str, inputs: Mapping[str, Any], timeout_s: float, router: Router) -> LaneStream:
@@ -228,7 +225,7 @@ class LaneConnection(Channel[LaneCall]):
         else:
             ended = self._ended
             for call in news:
-                if call.owner is not None and call.done:
+                if call.owner is not None and call.ended:
                     ended.append(call)
         if news and self._rooms:
             self._tell_rooms()
@@ -238,7 +235,7 @@ class LaneConnection(Channel[LaneCall]):
     def _tell_rooms(self) -> None:
         rooms, self._rooms = self._rooms, []
         for room in rooms:
-            room.done = True
+            room.ended = True
             self._tell(room)
 
     def _lose(self, graceful: bool) -> None:

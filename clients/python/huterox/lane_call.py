@@ -2,13 +2,10 @@
 
 from collections import deque
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huterox_wire.forms import Form
 from huterox_wire.header import Buffer
-
-if TYPE_CHECKING:
-    from huterox.lane_futures import LaneFuture
 
 Answer = tuple[Form | None, Any]
 """The form (None: a whole message) and the bytes."""
@@ -21,22 +18,22 @@ class LaneCall:
     """One call in a lane. The core ends it; the shell wakes whoever waits for it.
 
     Attributes:
-        done: the call has ended; `LaneCore.outcome` tells how.
+        ended: the call has ended; `LaneCore.outcome` tells how.
         parts: answers of a streamed reply that nobody has taken yet. None for a call that takes none.
         unattended: nobody may be waiting for it (a future, a stream), so somebody must read on its behalf.
         owner: whom the shell tells of the end.
-        future: who goes on with it elsewhere should the container end without having touched it.
+        goes_on: it has a way to go on elsewhere should the container end without having touched it, whoever waits.
         keeps_request, request: whether to read it back out of the lane then, for its inputs may have been changed.
     """
 
     # Most calls change few of these: a class attribute costs nothing.
-    done = False
+    ended = False
     parts: deque[Answer] | None = None
     deadline_s = inf
     timeout_s = 0.0
     unattended = False
     owner: Any = None
-    future: "LaneFuture | None" = None
+    goes_on = False
     keeps_request = False
     error: Exception | None = None
     answer: Answer | None = None

@@ -74,7 +74,7 @@ class LaneCore(LaneRequests):
 
     def cancel(self, call: LaneCall) -> bool:
         """Give a call up. False: it had ended before."""
-        if call.done:
+        if call.ended:
             return False
         self._fail(call, Cancelled("the call was cancelled by its caller"))
         return True
@@ -83,18 +83,18 @@ class LaneCore(LaneRequests):
         """End the calls whose time is over; the shell sends their cancellation."""
         if now_s < self.next_deadline_s:
             return []
-        living = [call for call, _ in self._calls.values() if call is not None and not call.done]
+        living = [call for call, _ in self._calls.values() if call is not None and not call.ended]
         late = [call for call in living if call.deadline_s <= now_s]
         for call in late:
             timeout_s = call.timeout_s
             self._fail(call, DeadlineExceeded(f"no answer within {timeout_s:g} s", timeout_s=timeout_s))
-        self.next_deadline_s = min((call.deadline_s for call in living if not call.done), default=inf)
+        self.next_deadline_s = min((call.deadline_s for call in living if not call.ended), default=inf)
         return late
 
     def close(self) -> list[LaneCall]:
         """Take no more calls and end those under way."""
         self.closed = self._over = True
-        calls = [call for call, _ in self._calls.values() if call is not None and not call.done]
+        calls = [call for call, _ in self._calls.values() if call is not None and not call.ended]
         for call in calls:
             self._fail(call, Cancelled("the client was closed while the call was under way"))
         return calls
@@ -119,13 +119,13 @@ class LaneCore(LaneRequests):
         begun = self.end.begun if graceful else inf
         ended = []
         for call_id, (call, blocks) in self._calls.items():
-            if call is None or call.done:
+            if call is None or call.ended:
                 continue
             if call_id > begun:
                 self._fail(call, LaneGone("the container has ended before the call", call.deadline_s - self._grace_s))
                 if call.keeps_request:
                     call.request = self._request_of(call, blocks)
-                    call.owner = call.future or call.owner
+                    call.owner = call if call.goes_on else call.owner
             else:
                 self._fail(call, WorkerLost("the container has ended while it had the call", executed="maybe"))
             ended.append(call)
@@ -134,7 +134,7 @@ class LaneCore(LaneRequests):
 
     def _fail(self, call: LaneCall, error: Exception) -> None:
         call.error = error
-        call.done = True
+        call.ended = True
 
     # --- answers in -------------------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class LaneCore(LaneRequests):
         buffer = self._buffer
         release = self.end.release
         for call, _, kind, flags, number, offset, nbytes in self.end.take():
-            if flags & DEFINES or call is None or call.done:
+            if flags & DEFINES or call is None or call.ended:
                 self._take_other(kind, flags, number, offset, nbytes)
                 continue
             form = forms[number] if number <= FORMS_MAX else None
@@ -165,7 +165,7 @@ class LaneCore(LaneRequests):
                 self._on_part(call, answer, nbytes)
             elif kind == REPLY:
                 call.answer = answer
-                call.done = True
+                call.ended = True
             else:
                 self._on_error(call, answer[1])
             append(call)

@@ -44,8 +44,8 @@ class Router(Protocol):
     def stream_again(self, meta: bytes, tensors: Sequence[Buffer], deadline_s: float) -> Stream: ...
 
 
-class LaneFuture(CallFuture):
-    """See `CallFuture`.
+class LaneFuture(LaneCall, CallFuture):
+    """See `CallFuture`. It is its own call.
 
     Future's own machinery (a condition and two lists) costs more than a whole call, and most futures are only asked for
     their result. So it is made when something first touches it: callbacks, `concurrent.futures.wait`, cancellation.
@@ -60,9 +60,11 @@ class LaneFuture(CallFuture):
     _waiters: Any = _OnDemand()
     _done_callbacks: Any = _OnDemand()
 
-    def __init__(self, lane: "LaneConnection", call: LaneCall, router: Router) -> None:
+    goes_on = keeps_request = True
+    _again: "Future[Result] | None" = None
+
+    def __init__(self, lane: "LaneConnection", router: Router) -> None:
         self._lane = lane
-        self._call = call
         self._router = router
 
     def _make(self) -> bool:
@@ -70,37 +72,35 @@ class LaneFuture(CallFuture):
         with _making:
             if self._is_made:
                 return False
-            super().__init__()
+            CallFuture.__init__(self)
             self._is_made = True
             return True
 
     def _attend(self) -> None:
         """Be told of the end from now on, or settle at once."""
-        call = self._call
         with self._lane._lock:
-            done = call.done
-            if not done:
-                call.owner = self
-        if done and self._lane.claim(call) is None:
-            self.settle(call)
+            ended = self.ended
+            if not ended:
+                self.owner = self
+        if ended and self._lane.claim(self) is None:
+            self.settle(self)
 
     def settle(self, call: LaneCall) -> None:
         """The call has ended (see `channel.Owner`)."""
         self._make()
-        call.future = None
         try:
-            result = self._lane.core.outcome(call)
+            result = self._lane.core.outcome(self)
         except LaneGone as gone:
-            self._route(call, gone)
+            self._route(gone)
         except Exception as exc:  # noqa: BLE001 - it would otherwise end the call of whichever thread runs this
             self._fail(exc)
         else:
             with suppress(InvalidStateError):  # cancelled meanwhile
                 self.set_result(result)
 
-    def _route(self, call: LaneCall, gone: LaneGone) -> None:
+    def _route(self, gone: LaneGone) -> None:
         """The container had not touched the call: another takes it up."""
-        request, call.request = call.request, None
+        request, self.request = self.request, None
         if request is None:
             self._fail(gone)
             return
@@ -109,7 +109,7 @@ class LaneFuture(CallFuture):
         except HuteroxError as exc:
             self._fail(exc)
             return
-        self.__dict__["_again"] = again
+        self._again = again
         again.add_done_callback(self._follow)
 
     def _follow(self, again: "Future[Result]") -> None:
@@ -126,20 +126,17 @@ class LaneFuture(CallFuture):
             self.set_exception(error)
 
     def done(self) -> bool:
-        call = self._call
-        if self._is_made or type(call.error) is LaneGone:
+        if self._is_made or type(self.error) is LaneGone:
             return super().done()
-        return call.done
+        return self.ended
 
     def result(self, timeout: float | None = None) -> Result:
         """Hot path."""
-        call = self._call
-        if not call.done:
+        if not self.ended:
             timeout = self._wait(timeout)
-        if self._is_made or call.error is not None or not call.done:
+        if self._is_made or self.error is not None or not self.ended:
             return self._late_result(timeout)
-        call.future = None
-        return self._lane.core.outcome(call)
+        return self._lane.core.outcome(self)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         timeout = self._wait(timeout)
@@ -153,21 +150,20 @@ class LaneFuture(CallFuture):
 
     def _await_again(self, timeout: float | None) -> None:
         """Where the call goes on elsewhere, a thread that waits for it must wait there: it may have to read."""
-        if not super().done() and (again := self.__dict__.get("_again")) is not None:
+        if not super().done() and (again := self._again) is not None:
             with suppress(BaseException):  # told by this future's own outcome
                 again.exception(timeout)
 
     def _wait(self, timeout: float | None) -> float | None:
         """Read until the call has ended or `timeout` is over; returns what is left of it."""
-        call = self._call
         until_s = inf if timeout is None else monotonic() + timeout
-        if not call.done:
-            self._lane.wait(call, until_s)
-            if not call.done:
+        if not self.ended:
+            self._lane.wait(self, until_s)
+            if not self.ended:
                 return 0.0
-        owner = self._lane.claim(call) if call.owner is not None else None
+        owner = self._lane.claim(self) if self.owner is not None else None
         if owner is not None:
-            owner.settle(call)
+            owner.settle(self)
         return None if timeout is None else max(0.0, until_s - monotonic())
 
     def cancel(self) -> bool:
@@ -176,13 +172,13 @@ class LaneFuture(CallFuture):
             self._attend()
         if super().done():
             return self.cancelled()
-        if (again := self.__dict__.get("_again")) is not None:
+        if (again := self._again) is not None:
             return bool(again.cancel())  # `_follow` does the rest
-        owner = self._lane.claim(self._call)
+        owner = self._lane.claim(self)
         if owner is None:
             return False  # another thread is about to tell of the end
-        if not self._lane.cancel(self._call):
-            owner.settle(self._call)
+        if not self._lane.cancel(self):
+            owner.settle(self)
             return False
         self._be_cancelled()
         return True
@@ -211,7 +207,7 @@ class LaneStream(Stream):
                 return next(self._again)
             if call.parts:
                 return values_of(call.parts.popleft())
-            if not call.done:
+            if not call.ended:
                 self._lane.wait(call)
             elif last := self._end(call):
                 return last

@@ -84,7 +84,7 @@ class RoutedFuture(CallFuture):
             if call is None:
                 break
             self._connection.wait(call, until_s)
-            if not call.done:
+            if not call.ended:
                 return 0.0
             owner = self._connection.claim(call)
             if owner is not None:
@@ -131,7 +131,7 @@ class RoutedStream(Stream):
             if call.parts:
                 self._fresh = False
                 return decode_result(call.take_part())
-            if not call.done:
+            if not call.ended:
                 self._connection.wait(call)
             elif last := self._end(call):
                 return last
