@@ -168,6 +168,7 @@ def test_many_lanes_come_and_go_without_a_trace(no_descriptor_leaks, fds, mappin
 
 def test_lane_whose_ends_were_never_closed_goes_with_them(no_descriptor_leaks, mappings):
     """All but the descriptors: those are closed by hand, as a lane is."""
+    gc.collect()
     before = mappings()
     caller = CallerEnd.attach(create_lane(SMALL, 1))
     caller.write_view(caller.claim(10), 10)[:] = bytes(10)

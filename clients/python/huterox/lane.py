@@ -37,6 +37,17 @@ _QUEUED_MAX: Final = 16
 
 _ROOM_LOOK_S: Final = 0.05
 
+_RESTLESS_NS: Final = 1_000_000
+"""Who sleeps over an answer for longer than this can wait for the interpreter as well."""
+
+_sleepers: dict["LaneConnection", int] = {}
+"""The lanes of this process whose leader sleeps, and since when."""
+
+
+def _is_any_restless(now_ns: int) -> bool:
+    """Whether a thread sleeps that will soon want the interpreter, which a look would keep from it."""
+    return any(now_ns - begun_ns < _RESTLESS_NS for begun_ns in tuple(_sleepers.values()))
+
 
 class LaneConnection(Channel[LaneCall]):
     """One lane, for all threads of this process.
@@ -62,6 +73,7 @@ class LaneConnection(Channel[LaneCall]):
         self._rooms: list[LaneCall] = []  # waited for by those whose call found no room
         super().__init__(LaneCore(end, limits))
         self._publish = self.core.publish
+        self._errand = self._background.errand
         self._restless = self.core.held  # a result may be dropped while the container waits for its room
 
     # --- calls ------------------------------------------------------------------------------------------------------
@@ -192,11 +204,18 @@ class LaneConnection(Channel[LaneCall]):
         poller.register(self._liveness.fileno(), 0)
 
     def _poll(self, wait_s: float) -> None:
-        """Hot path. Others that wait are not kept from running: with followers, nobody looks."""
+        """Hot path. Look, where no other thread of this process is kept from running by that, or sleep."""
         begun_ns = monotonic_ns()
-        if not self._followers and self._spinner.look(self._ends, begun_ns):
+        if (
+            not (self._followers or (_sleepers and _is_any_restless(begun_ns)) or self._polled_for is self._errand)
+            and self._spinner.look(self._ends, begun_ns)
+        ):  # fmt: skip
             return
-        super()._poll(wait_s)
+        _sleepers[self] = begun_ns
+        try:
+            super()._poll(wait_s)
+        finally:
+            del _sleepers[self]
         self._spinner.slept(begun_ns)
 
     def _read_if_any(self) -> None:
@@ -290,6 +309,7 @@ class LaneConnection(Channel[LaneCall]):
     def forget(self) -> None:
         """In a forked child: everything belongs to the parent, and what is asked of this lane is refused."""
         self._lock = threading.Lock()  # another thread may have held it at the moment of the fork
+        _sleepers.pop(self, None)
         self._on_end = None
         self._liveness.close()
         self._end.close()

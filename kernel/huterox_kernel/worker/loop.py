@@ -109,7 +109,6 @@ class Loop:
         self._blocked: set[_Lane] = set()  # answers of theirs wait for room
         self._spinner = Spinner(spin_us)
         self._hot: list[ContainerEnd] = []  # where calls came last
-        self._look_at_s = 0.0
         self._sweep_at_s = 0.0
         self._control = sock.fileno()
         self._epoll = select.epoll()
@@ -139,16 +138,14 @@ class Loop:
             self._look(0.0)
             return now_s
         begun_ns = time.monotonic_ns()
-        if now_s < self._look_at_s and self._spinner.look(self._hot, begun_ns):
+        if self._spinner.look(self._hot, begun_ns):
             for end in self._hot:
                 if end.told:
                     self._queue(self._by_descriptor[end.fileno()])
             return now_s
         self._look(self._patience_s(now_s))
         self._spinner.slept(begun_ns)
-        now_s = time.monotonic()
-        self._look_at_s = now_s + LOOK_S
-        return now_s
+        return time.monotonic()
 
     def _queue(self, lane: _Lane) -> None:
         """Hot path. It has calls, or wants to be looked at."""

@@ -10,7 +10,19 @@ from tests.conformance.lane.lanes import CALLS_MAX, ENTRIES, begin, is_block, pu
 
 from huterox_shm.errors import LaneDead, LaneFull, PeerProtocolError
 from huterox_shm.lane import CALL, CANCEL, DEAD, DRAINING, ERROR, OPEN, PART, REPLY, REQUEST_RELEASED
-from huterox_shm.layout import ACKED_MASK, BEGUN, COUNTERS, ENTRY, ENTRY_NBYTES, PAGE_NBYTES, PINNED, RELEASE, STATE
+from huterox_shm.layout import (
+    ACKED_MASK,
+    BEGUN,
+    COUNTERS,
+    ENTRY,
+    ENTRY_NBYTES,
+    PAGE_NBYTES,
+    PINNED,
+    RELEASE,
+    REPLIES_TOLD,
+    REQUESTS_TOLD,
+    STATE,
+)
 
 OVER = (PeerProtocolError, LaneDead)
 WIDTHS = (8, 8, 16, 32, 64, 64, 32, 32, 64, 64, 64, 64)
@@ -98,9 +110,10 @@ class Liar:
 
     def rewrite_header(self):
         rng = self.rng
-        word = rng.choice(
-            [STATE if rng.random() < 0.2 else 100, BEGUN, PINNED, *range(6), *range(COUNTERS.start, COUNTERS.stop)]
-        )
+        word = rng.choice([
+            STATE if rng.random() < 0.2 else 100, BEGUN, PINNED, REPLIES_TOLD, REQUESTS_TOLD,
+            *range(6), *range(COUNTERS.start, COUNTERS.stop),
+        ])  # fmt: skip
         value = rng.choice([OPEN, DRAINING, DEAD, self.odd_number()])
         self.lane.memory[8 * word : 8 * word + 8] = (value & (2**64 - 1)).to_bytes(8, "little")
 
@@ -182,6 +195,7 @@ class HonestCaller:
             (layout.request_ring, layout.reply_ring),
             (layout.request_half, layout.reply_half),
             (8 * STATE, 8 * STATE + 8),
+            (8 * REQUESTS_TOLD, 8 * REQUESTS_TOLD + 8),
         ]
         self.calls = {}  # id -> what was published with it
         self.held = []
@@ -264,6 +278,7 @@ class HonestContainer:
             (8 * STATE, 8 * STATE + 8),
             (8 * COUNTERS.start, 8 * COUNTERS.stop),
             (8 * BEGUN, 8 * BEGUN + 8),
+            (8 * REPLIES_TOLD, 8 * REPLIES_TOLD + 8),
         ]
         self.open = []
         self.kept = []
