@@ -2,8 +2,9 @@
 
 Problem: a wake-up costs tens of microseconds where the other processor has gone idle, and a short call is worked off in
 less. Idea: look at the peer's hint (`End.told`) for a short time before going to sleep. It pays only where answers come
-soon, so it begins after a sleep that was short, and ends with a look in vain: a call of milliseconds costs one look too
-many, an idle lane nothing. The same rule, for the same reason, as adaptive mutexes and the halt polling of hypervisors.
+soon, so looks begin after a wait that was short, and end with one that was long: a call of milliseconds costs one
+look too many, an idle lane nothing. The same rule, for the same reason, as adaptive mutexes and the halt polling of
+hypervisors.
 
 A look takes a processor and the interpreter from others, and it sees nothing but hints. So after `STREAK_NS` of looks
 there is a sleep, however short, by which others get their turn and everything else is noticed; it also decides

@@ -12,8 +12,8 @@ from huterox.lease import (
     decode_lease_answer,
     encode_lease,
     is_local,
+    lane_limits,
     lane_options,
-    waits_when_full,
 )
 from huterox_wire.errors import DeadlineExceeded, Fault, InvalidInput, Unavailable
 from huterox_wire.kinds import Kind
@@ -112,10 +112,14 @@ def test_options_are_checked():
     for bad in (0, -1, 1 << 20, 1.5, "64", True):
         with pytest.raises(InvalidInput, match="lane_mb"):
             lane_options(True, bad, "")
-    assert waits_when_full("wait")
-    assert not waits_when_full("busy")
+    assert lane_limits("wait").lane_waits
+    assert not lane_limits("busy").lane_waits
     with pytest.raises(InvalidInput, match="when_full"):
-        waits_when_full("now")
+        lane_limits("now")
+    assert lane_limits("wait", 0).lane_spin_us == 0
+    for bad in (-1, 1001, 1.5, "50", True):
+        with pytest.raises(InvalidInput, match="lane_spin_us"):
+            lane_limits("wait", bad)
 
 
 def test_a_switchboard_on_this_host_is_known_by_its_endpoint():

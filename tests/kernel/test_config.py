@@ -41,6 +41,7 @@ def test_a_file_with_the_two_required_keys_is_enough(tmp_path: Path) -> None:
         (GOOD + "lease_ring_entries = 1000\n", "lease_ring_entries = 1000: expected a power of two"),
         (GOOD + "lease_half_mb = 512\nlease_half_mb_max = 256\n", "more than lease_half_mb_max"),
         (GOOD + "lease_lanes_max = -1\n", "lease_lanes_max"),
+        (GOOD + "worker_spin_us = 1001\n", "worker_spin_us"),
         (GOOD + "lease_uids = [-1]\n", "lease_uids"),
         (GOOD + f'lease_socket = "/tmp/{"x" * 120}"\n', "lease_socket = .*at most 107 bytes"),
         (f'switchboard = "ipc:///tmp/b"\ndir = "/tmp/{"x" * 100}"\n', "lease_socket = .*lanes.sock.*at most 107 bytes"),

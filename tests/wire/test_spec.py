@@ -127,6 +127,7 @@ def test_the_states_of_a_lane_are_those_of_the_code() -> None:
     assert table == {"OPEN": layout.OPEN, "DRAINING": layout.DRAINING, "DEAD": layout.DEAD}
     assert f"u64 word {layout.STATE} of the header" in SPEC
     assert f"above word {layout.BEGUN} (`begun`" in SPEC
+    assert f"u64 words {layout.REPLIES_TOLD} (answers) and {layout.REQUESTS_TOLD} (calls) of the header" in SPEC
 
 
 def default_text(field: msgspec.structs.FieldInfo) -> str:

@@ -12,7 +12,7 @@ from huterox.async_leases import AsyncLeases
 from huterox.client import CONNECT_S_MAX
 from huterox.core import Limits
 from huterox.endpoint import check_listening, find_endpoint, no_switchboard
-from huterox.lease import LaneOptions, lane_options, waits_when_full
+from huterox.lease import LaneOptions, lane_limits, lane_options
 from huterox.modelfile import read_model
 from huterox.verbs import (
     Row,
@@ -43,10 +43,10 @@ def aconnect(
 ) -> "AsyncClient":
     """Connect to a switchboard: `async with huterox.aconnect() as client`, or `client = await huterox.aconnect()`.
 
-    Arguments and errors are those of `connect`.
+    Arguments and errors are those of `connect`; an event loop never looks before it sleeps.
     """
     endpoint = find_endpoint(endpoint)
-    limits = Limits(lane_waits=waits_when_full(when_full))
+    limits = lane_limits(when_full)
     options = lane_options(lanes, lane_mb, os.environ.get("HUTEROX_LANES", ""))
     return AsyncClient(endpoint, tenant=tenant, timeout=timeout, limits=limits, lanes=options)
 

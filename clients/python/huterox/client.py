@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from huterox.connection import Connection
 from huterox.core import Limits
 from huterox.endpoint import check_listening, find_endpoint, no_switchboard
-from huterox.lease import LaneOptions, lane_options, waits_when_full
+from huterox.lease import LaneOptions, lane_limits, lane_options
 from huterox.leases import Leases
 from huterox.modelfile import read_model
 from huterox.verbs import Row, decode_admin, decode_opening, encode_admin, encode_opening, usage_rows
+from huterox_shm.spinning import SPIN_US
 from huterox_wire.errors import DeadlineExceeded
 from huterox_wire.kinds import Kind
 
@@ -34,6 +35,7 @@ def connect(
     lanes: bool = True,
     lane_mb: int | None = None,
     when_full: str = "wait",
+    lane_spin_us: int = SPIN_US,
 ) -> "Client":
     """Connect to a switchboard and make sure that it answers.
 
@@ -48,12 +50,15 @@ def connect(
             used. None: what the kernel gives by default. A call that does not fit at all goes by the switchboard.
         when_full: what becomes of a call for which its lane has no room now: "wait", until its deadline at most; or
             "busy", which raises `Busy` at once.
+        lane_spin_us: how long a thread looks for a lane's answer before it sleeps, in microseconds, where answers come
+            that soon and the machine has two processors: that saves waking it. It takes the processor meanwhile;
+            0: never.
     Raises:
         Unavailable: no switchboard answers; tells which endpoint was tried and what to start.
         InvalidInput: an argument that cannot be.
     """
     endpoint = find_endpoint(endpoint)
-    limits = Limits(lane_waits=waits_when_full(when_full))
+    limits = lane_limits(when_full, lane_spin_us)
     options = lane_options(lanes, lane_mb, os.environ.get("HUTEROX_LANES", ""))
     check_listening(endpoint)
     client = Client(endpoint, tenant=tenant, timeout=timeout, limits=limits, lanes=options)

@@ -42,7 +42,7 @@ class Limits:
     stream_nbytes_max: int = 256 * 1024**2
     grace_s: float = 0.1  # how long after a call's deadline its answer is still waited for
     lanes_max: int = 64  # of one client; services beyond that stay routed
-    lane_spin_us: int = 50  # how long a thread looks for a lane's answer before it sleeps, where answers are quick
+    lane_spin_us: int = 50  # how long a thread looks for a lane's answer before it sleeps; see `spinning`
     lane_waits: bool = True  # a call for which its lane has no room waits for it; otherwise it is Busy at once
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from huterox.core import Limits
 from huterox_wire.errors import DeadlineExceeded, Fault, HuteroxError, InvalidInput
 from huterox_wire.leases import HALF_MB_MAX, LeasedMeta, LeaseMeta, decode_leased
 from huterox_wire.message import Message
@@ -30,6 +31,9 @@ PAUSE_S_MIN: Final = 1.0
 PAUSE_S_MAX: Final = 30.0
 SHORT_LIFE_S: Final = 1.0
 """A lane that ends sooner is no success: where two in a row do, the pause goes on doubling."""
+
+SPIN_US_MAX: Final = 1000
+"""A thread that waits for an answer keeps others from running for so long, at most."""
 
 _LOCAL: Final = ("ipc://", "tcp://127.", "tcp://localhost:", "tcp://[::1]:")
 
@@ -92,11 +96,13 @@ def lane_options(lanes: bool, lane_mb: int | None, switch: str) -> LaneOptions:
     return LaneOptions(bool(lanes) and switch.strip() != "0", lane_mb or 0)
 
 
-def waits_when_full(when_full: str) -> bool:
-    """Whether a call for which its lane has no room waits for it. Raises InvalidInput for another word."""
+def lane_limits(when_full: str, lane_spin_us: int = 0) -> Limits:
+    """Check what else `connect` was given about lanes. Raises InvalidInput."""
     if when_full not in ("wait", "busy"):
         raise InvalidInput(f"when_full is 'wait' or 'busy', got {when_full!r}")
-    return when_full == "wait"
+    if type(lane_spin_us) is not int or not 0 <= lane_spin_us <= SPIN_US_MAX:
+        raise InvalidInput(f"lane_spin_us is a whole number from 0 to {SPIN_US_MAX}, got {lane_spin_us!r}")
+    return Limits(lane_waits=when_full == "wait", lane_spin_us=lane_spin_us)
 
 
 def is_local(endpoint: str) -> bool:

@@ -1,6 +1,7 @@
 """Kernels: registering, reconciling what they run with what is known, hearing their heart, losing them."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.effects import Command, Effect
@@ -15,6 +16,9 @@ from huterox_connector.core.residency import Residency
 from huterox_connector.core.usage import LaneUse
 from huterox_wire.kinds import Kind
 from huterox_wire.nodes import ContainerEvent, ContainerReport, ModelSpec, RegisteredMeta, RegisterMeta, Resources
+
+BREAKS_TOLD_S: Final = 1.0
+"""How often the journal tells of broken lanes of one container, at most."""
 
 
 class Nodes:
@@ -206,12 +210,21 @@ class Nodes:
             case "drained":
                 return self._residency.lanes_ended(container, now_s)
             case "lane_broken":
-                subject = f"{container.spec.name} {container.title}"
-                return [self._journal.record("lane.broken", subject, report.reason, now_s, node=container.node.name)]
+                return self._on_lane_broken(container, report.reason, now_s)
             case "gone":
                 self._count_lanes(container, report, now_s)
                 return self._residency.ended(container, report.cause, report.reason, report.traceback, now_s)
         return []
+
+    def _on_lane_broken(self, container: Container, reason: str, now_s: float) -> list[Effect]:
+        """A caller wrote nonsense. It can do so again and again, and the journal tells of it once in a while."""
+        if now_s - container.break_told_s < BREAKS_TOLD_S:
+            container.breaks_untold += 1
+            return []
+        details = {"untold_before": container.breaks_untold} if container.breaks_untold else {}
+        container.break_told_s, container.breaks_untold = now_s, 0
+        subject = f"{container.spec.name} {container.title}"
+        return [self._journal.record("lane.broken", subject, reason, now_s, node=container.node.name, **details)]
 
     def _on_late_report(self, report: ContainerEvent, now_s: float) -> list[Effect]:
         """News of a container that is not known, or not this kernel's: dropped, but for the calls that it tells of.

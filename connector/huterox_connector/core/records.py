@@ -3,6 +3,7 @@
 import struct
 from collections import deque
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final
 
 from huterox_connector.core.ids import ContainerId, ServiceId, text_of
@@ -137,6 +138,8 @@ class Container:
     lanes: int = 0  # of callers, as its kernel last reported
     lane_calls: int = 0  # that its worker has taken out of them and not answered yet
     lanes_ended: bool = False  # no lane is left and none will be: its kernel has answered DRAIN
+    breaks_untold: int = 0  # lanes whose caller wrote nonsense, since the journal told of one
+    break_told_s: float = -inf
     told_s: float = 0.0  # when its kernel was last told to drain or close it
     hits: int = 0
     errors: int = 0

@@ -8,6 +8,7 @@ from tests.connector.harness import CALLER, HOST_ID, Harness, asks, closed, crea
 from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
 from huterox_connector.core.ids import text_of
+from huterox_connector.core.nodes import BREAKS_TOLD_S
 from huterox_wire.kinds import Kind
 from huterox_wire.leases import DrainMeta, LeaseOrderMeta
 from huterox_wire.nodes import ContainerEvent
@@ -180,6 +181,19 @@ def test_broken_lane_is_journalled(harness: Harness) -> None:
     effects = harness.on(happened.ContainerReported(node, event))
     assert journalled(effects) == [("lane.broken", "default/bert: an entry of kind 77")]
     assert harness.hit("bert", 2) is not None
+
+
+def test_a_caller_that_breaks_lanes_again_and_again_does_not_fill_the_journal(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    container = harness.load(node, "bert", 1)
+    event = happened.ContainerReported(node, ContainerEvent(container, "lane_broken", reason="nonsense"))
+    assert journalled(harness.on(event)) == [("lane.broken", "nonsense")]
+    for _ in range(100):
+        assert journalled(harness.on(event)) == []
+    (told,) = [e for e in harness.on(event, BREAKS_TOLD_S) if isinstance(e, asked.Journalled)]
+    assert told.details["untold_before"] == 100
+    assert journalled(harness.on(event, BREAKS_TOLD_S * 1.9)) == []
 
 
 def test_deleting_a_service_ends_its_lanes_and_leaves_the_container_alone(harness: Harness) -> None:

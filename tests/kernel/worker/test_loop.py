@@ -16,6 +16,7 @@ from huterox_kernel.worker.inputs import Expected
 from huterox_kernel.worker.loop import Loop
 from huterox_shm.errors import LaneDead
 from huterox_shm.lane import CallerEnd, ContainerEnd, LaneConfig, LaneCounters, create_lane
+from huterox_shm.layout import REQUESTS_TOLD
 from huterox_shm.ledger import Ledger, create_ledger
 from huterox_wire.leases import LaneGranted
 from huterox_wire.nodes import ModelSpec
@@ -32,7 +33,7 @@ DECODE = Decoder(control.FromWorker)
 class Worker:
     """A loop that serves a model, and the kernel opposite to it, which is the test."""
 
-    def __init__(self, entry: str) -> None:
+    def __init__(self, entry: str, spin_us: int = 0) -> None:
         spec = ModelSpec(name="model", entry=entry, source_dir=str(MODELS))
         self.model = runtimes.RUNTIMES[spec.runtime](spec, lambda stage: None)
         self.sock, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -42,9 +43,8 @@ class Worker:
         self.kernel = self._caller(descriptors)
         ledger = create_ledger(16)
         self.ledger = Ledger.attach(os.dup(ledger))
-        self.loop = Loop(
-            self._theirs, ContainerEnd.attach(descriptors), Ledger.attach(ledger), self.model, Expected({})
-        )
+        end = ContainerEnd.attach(descriptors)
+        self.loop = Loop(self._theirs, end, Ledger.attach(ledger), self.model, Expected({}), spin_us)
         self.code: int | None = None
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -93,11 +93,11 @@ class Worker:
 
 
 @pytest.fixture
-def worker() -> Iterator[Callable[[str], Worker]]:
+def worker() -> Iterator[Callable[..., Worker]]:
     made: list[Worker] = []
 
-    def make(entry: str = "plain.py:Slow") -> Worker:
-        made.append(Worker(entry))
+    def make(entry: str = "plain.py:Slow", spin_us: int = 0) -> Worker:
+        made.append(Worker(entry, spin_us))
         return made[-1]
 
     yield make
@@ -346,3 +346,50 @@ def test_a_worker_with_idle_lanes_sleeps(worker: Callable[..., Worker]) -> None:
     one.kernel.result(seconds=0.0)
     time.sleep(0.5)
     assert len(looks) < 10
+
+
+def test_a_worker_that_looks_for_calls_serves_more_lanes_than_it_looks_at(
+    worker: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
+    one = worker(spin_us=50)
+    callers = [one.add(number) for number in range(1, 2 * loop.HOT_MAX + 2)]
+    for caller in callers:
+        caller.result(seconds=0.0)
+    assert len(one.loop._hot) == loop.HOT_MAX
+    for _ in range(50):
+        sent = [(caller, caller.send(seconds=0.0)) for caller in callers]
+        for caller, call_id in sent:
+            assert caller.answer(call_id) == {"result": 0.0}
+    one.order(DropLane(2 * loop.HOT_MAX + 1))
+    assert one.said() == LaneDropped(2 * loop.HOT_MAX + 1)
+    assert {*one.loop._hot} <= {lane.calls.lane for lane in one.loop._by_descriptor.values()}
+
+
+def test_a_caller_whose_hint_lies_without_end_holds_up_nobody(
+    worker: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
+    one = worker(spin_us=50)
+    liar, honest = one.add(1), one.add(2)
+    stop = threading.Event()
+
+    def lie() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            liar.end.header[REQUESTS_TOLD] = number
+            time.sleep(0)
+
+    liar.result(seconds=0.0)
+    thread = threading.Thread(target=lie)
+    thread.start()
+    try:
+        for _ in range(200):
+            honest.result(seconds=0.0)
+        one.order(DropLane(2))
+        assert one.said() == LaneDropped(2)
+        assert liar.result(seconds=0.0) == {"result": 0.0}
+    finally:
+        stop.set()
+        thread.join(10.0)
