@@ -49,8 +49,12 @@ class _Writable:
     __slots__ = ("__array_interface__", "owner")
 
 
-def tensor_at(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], block: RequestBytes, start: int) -> Any:
-    """A torch tensor over a request's bytes. Raises InvalidInput: torch has no such dtype or shape."""
+def tensor_at(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], block: np.ndarray[Any, Any], start: int) -> Any:
+    """A torch tensor over some of a block's bytes, which keeps the block.
+
+    Raises:
+        InvalidInput: torch has no such dtype or shape.
+    """
     torch = sys.modules["torch"]
     is_bfloat16 = dtype == BFLOAT16
     source = _Writable()

@@ -38,3 +38,22 @@ class Tensors:
 
     def threads(self) -> int:
         return torch.get_num_threads()
+
+    def allocated(self, x: torch.Tensor, *, allocate: Any) -> torch.Tensor:
+        result = allocate(x.shape, x.dtype)
+        torch.logical_or(x, torch.tensor(True), out=result)
+        self.last_address = result.data_ptr()
+        return result
+
+    def allocated_view(self, x: torch.Tensor, kind: str, *, allocate: Any) -> torch.Tensor:
+        result = allocate(x.shape, x.dtype)
+        result.copy_(x)
+        return {
+            "transposed": lambda: result.T,
+            "part": lambda: result[:1],
+            "conjugated": lambda: result.conj(),
+            "numpy": lambda: torch.from_numpy(result.numpy()),
+        }[kind]()
+
+    def odd(self, *, allocate: Any) -> str:
+        return str(allocate(3, torch.quint8))

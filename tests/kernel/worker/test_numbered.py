@@ -9,11 +9,13 @@ import pytest
 
 from huterox.core import Limits
 from huterox.lane_core import LaneCall, LaneCore
+from huterox_kernel.worker import answers
 from huterox_shm.lane import CALL, DEFINES, ERROR, INDIRECT, PART, REPLY
 from huterox_wire.errors import Busy, HuteroxError, InvalidInput, ModelError, NotFound
 from huterox_wire.message import decode
 from huterox_wire.meta import CallMeta, TensorSpec, decode_error, encode_meta
 from huterox_wire.nodes import InputSpec
+from huterox_wire.payload import DTYPE_OF_NAME
 
 from .conftest import Bench
 
@@ -309,6 +311,49 @@ def test_an_output_that_the_model_allocates_is_the_answer_where_it_lies(lane: Ca
         theirs = address(np.frombuffer(one.bench.container.readable, np.uint8))
         assert address(result["result"]) - ours == one.bench.model._instance.last_address - theirs  # type: ignore[attr-defined]
         assert np.array_equal(result["result"], np.arange(5000, dtype=np.float32))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "bool", "complex64"])
+def test_a_tensor_that_the_model_allocates_is_the_answer_where_it_lies(lane: Callable[..., Lane], dtype: str) -> None:
+    pytest.importorskip("torch")
+    one = lane("tensors.py:Tensors")
+    x = np.zeros((2, 9000), DTYPE_OF_NAME[dtype])
+    for _ in range(4):
+        result = one.call("allocated", x=x)["result"]
+        ours = address(np.frombuffer(one.bench.caller.readable, np.uint8))
+        theirs = address(np.frombuffer(one.bench.container.readable, np.uint8))
+        assert address(result) - ours == one.bench.model._instance.last_address - theirs  # type: ignore[attr-defined]
+        assert (result.dtype, result.shape, (result == 1).all()) == (x.dtype, x.shape, True)
+        del result
+    assert one.bench.container.slab_stats().out_count <= 2
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", ["transposed", "part", "conjugated", "numpy"])
+def test_a_view_of_an_allocated_tensor_is_carried_as_what_it_is(lane: Callable[..., Lane], kind: str) -> None:
+    pytest.importorskip("torch")
+    one = lane("tensors.py:Tensors")
+    for n in range(4):
+        x = (np.arange(6) + 1j * n).astype(np.complex64).reshape(2, 3)
+        expected = {"transposed": x.T, "part": x[:1], "conjugated": x.conj(), "numpy": x}[kind]
+        assert np.array_equal(one.call("allocated_view", x=x, kind=kind)["result"], expected)
+    assert one.bench.container.slab_stats().out_count <= 2
+    with pytest.raises(InvalidInput, match="quint8"):
+        one.call("odd")
+
+
+@pytest.mark.torch
+def test_a_bfloat16_result_is_written_straight_into_the_lane(
+    lane: Callable[..., Lane], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not taken apart: that is done once, for its form."""
+    pytest.importorskip("torch")
+    one = lane("tensors.py:Tensors")
+    one.call("half", x=np.zeros(3, np.float32))
+    monkeypatch.setattr(answers, "take_apart", None)
+    result = one.call("half", x=np.array([1.5, -2, np.inf], np.float32))["result"]
+    assert (result.dtype, result.tolist()) == (DTYPE_OF_NAME["bfloat16"], [1.5, -2, np.inf])
 
 
 def test_allocated_memory_that_is_no_answer_comes_back(lane: Callable[..., Lane]) -> None:
