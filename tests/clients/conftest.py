@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 import zmq
+from tests.clients.containers import ContainerDouble
 from tests.clients.lanes import AsyncLaneDouble, KernelDouble, LaneDouble, refuses
 
 import huterox
+from huterox.core import Limits
+from huterox.lane import LaneConnection
 from huterox_wire import errors
 from huterox_wire.kinds import Kind
 from huterox_wire.leases import LeasedMeta, LeaseMeta, decode_lease
@@ -239,3 +242,26 @@ def async_lane_double(monkeypatch: pytest.MonkeyPatch) -> type[AsyncLaneDouble]:
     monkeypatch.setitem(sys.modules, "huterox.async_lane", module)
     monkeypatch.setattr(LaneDouble, "made", [])
     return AsyncLaneDouble
+
+
+@pytest.fixture
+def open_lane() -> Iterator[Callable[..., tuple[LaneConnection, ContainerDouble]]]:
+    """Real lanes, each with a container behind it."""
+    opened: list[Any] = []
+
+    def open_lane(limits: Limits | None = None, **options: Any) -> tuple[LaneConnection, ContainerDouble]:
+        container = ContainerDouble(**options)
+        lane = LaneConnection(container.end, container.liveness, limits or Limits(), lambda lane: None)
+        opened.append((lane, container))
+        return lane, container
+
+    yield open_lane
+    for lane, container in opened:
+        container.model.go.set()
+        lane.close()
+        container.close()
+
+
+@pytest.fixture
+def lane(open_lane: Callable[..., tuple[LaneConnection, ContainerDouble]]) -> LaneConnection:
+    return open_lane()[0]

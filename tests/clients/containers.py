@@ -162,3 +162,19 @@ class ContainerDouble:
         if hasattr(self, "end"):
             self.end.close()
             self.liveness.close()
+
+
+class NoWay:
+    """No call is expected to be given back."""
+
+    def submit_again(self, *_: Any) -> Any:
+        raise AssertionError("a call was given back")
+
+    stream_again = submit_again
+
+
+NO_WAY = NoWay()
+
+
+def call(lane: Any, method: str = "predict", /, timeout_s: float = WAIT_S, **inputs: Any) -> Any:
+    return lane.call(method, inputs, timeout_s)

@@ -4,42 +4,18 @@ import gc
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed, wait
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.clients.containers import MIB, WAIT_S, ContainerDouble
+from tests.clients.containers import MIB, WAIT_S
 from tests.clients.lanes import eventually
 
 import huterox
 from huterox.core import Limits
 from huterox.lane import LaneConnection
-
-Open = Callable[..., tuple[LaneConnection, ContainerDouble]]
-
-
-@pytest.fixture
-def open_lane() -> Iterator[Open]:
-    opened: list[Any] = []
-
-    def open_lane(limits: Limits | None = None, **options: Any) -> tuple[LaneConnection, ContainerDouble]:
-        container = ContainerDouble(**options)
-        lane = LaneConnection(container.end, container.liveness, limits or Limits(), lambda lane: None)
-        opened.append((lane, container))
-        return lane, container
-
-    yield open_lane
-    for lane, container in opened:
-        container.model.go.set()
-        lane.close()
-        container.close()
-
-
-@pytest.fixture
-def lane(open_lane: Open) -> LaneConnection:
-    return open_lane()[0]
 
 
 def submit(lane: LaneConnection, method: str = "predict", /, timeout_s: float = WAIT_S, **inputs: Any) -> Any:
