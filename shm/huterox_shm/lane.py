@@ -202,6 +202,11 @@ class LaneWatch:
         if not self._closed:
             self._set_state(DEAD)
 
+    def unstuff(self) -> bool:
+        """Free whoever hangs in a doorbell that a peer has stuffed; was there one? Never waits."""
+        stuffed = [bell.unstuff() for bell in self._bells]
+        return any(stuffed)
+
     def _set_state(self, state: int) -> None:
         self._words[STATE] = state
         for bell in self._bells:

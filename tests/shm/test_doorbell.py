@@ -1,5 +1,6 @@
 import os
 import select
+import threading
 
 import pytest
 
@@ -46,6 +47,29 @@ def test_blocking_eventfd_is_made_non_blocking(no_descriptor_leaks):
         bell.read()
     bell.close()
     bell.close()
+
+
+def test_reading_waits_for_nobody_though_a_peer_has_made_it_blocking(bell):
+    os.set_blocking(bell.fd, True)
+    with pytest.raises(BlockingIOError):
+        bell.read()
+    bell.ring(5)
+    assert bell.read() == 5
+
+
+def test_who_hangs_in_a_stuffed_doorbell_is_freed_by_somebody_else(bell):
+    bell.ring(2**63 - 1)
+    assert not bell.unstuff()
+    bell.ring(2**63 - 1)
+    os.set_blocking(bell.fd, True)
+    hanging = threading.Thread(target=bell.ring, args=(2,))
+    hanging.start()
+    hanging.join(0.1)
+    assert hanging.is_alive()
+    assert bell.unstuff()
+    hanging.join(10.0)
+    assert not hanging.is_alive()
+    assert bell.read() == 2
 
 
 def test_descriptor_of_another_kind_is_refused(no_descriptor_leaks):

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from huterox_kernel.core.events import Asked, Event, LaneBroke, LanesDrained
 from huterox_kernel.core.leases import CONTAINER_LANES_MAX, Lane, LeaseTable, Phase
+from huterox_kernel.shell.guard import Guard
 from huterox_kernel.shell.handover import Connection, Handover
 from huterox_kernel.shell.link import Link
 from huterox_kernel.worker.control import AddLane, ControlError, DrainLanes, DropLane, LaneBroken, LaneDropped
@@ -79,6 +80,7 @@ class Leases:
         self._feed = feed
         self._path = sock.getsockname() if sock is not None else ""
         self._handover = Handover(loop, sock, uids, self._on_hello, self._on_hangup) if sock is not None else None
+        self._guard = Guard(loop, self._on_stuffed)
         self._ledgers: dict[int, Ledger] = {}
         self._held: dict[int, _Held] = {}  # by lane
         self._fetched: dict[Connection, Lane] = {}
@@ -94,6 +96,7 @@ class Leases:
             self.end(container)
         if self._handover is not None:
             self._handover.close()
+        self._guard.close()
 
     # Containers.
 
@@ -161,6 +164,7 @@ class Leases:
         self.discard(container)
         for lane in self._table.close(container):
             self._part(lane)
+            self._guard.let_go(lane.lane)
 
     # From a caller's wish to its lane.
 
@@ -208,6 +212,7 @@ class Leases:
                 watch.close()
                 raise
             self._held[lane.lane] = _Held(watch, connection)
+            self._guard.add(lane.lane, watch)
             self._fetched[connection] = lane
             try:
                 packet = encode_granted(LaneGranted(lane.container, lane.lane))
@@ -223,6 +228,13 @@ class Leases:
         """The caller has gone, or said more than it may."""
         self._drop(self._fetched[connection])
 
+    def _on_stuffed(self, number: int) -> None:
+        """Somebody hung in this lane's doorbell, or would have."""
+        lane = next((lane for lane in self._fetched.values() if lane.lane == number), None)
+        if lane is not None:
+            self._feed(LaneBroke(lane.container, f"{lane.title}: its caller has stuffed a doorbell"))
+            self._drop(lane)
+
     def _drop(self, lane: Lane) -> None:
         """End a lane, and have the worker let go of it."""
         if self._table.end(lane):
@@ -230,12 +242,14 @@ class Leases:
             self._post(lane.container, DropLane(lane.lane), ())
 
     def _part(self, lane: Lane) -> None:
-        """Let go of what the kernel holds of a lane; both sides hear that it is over."""
+        """Let go of what the kernel holds of a lane; both sides hear that it is over.
+
+        The watch stays with the guard until the worker has let go as well, and rings there no more.
+        """
         held = self._held.pop(lane.lane, None)
         if held is None:
             return
         held.watch.mark_dead()
-        held.watch.close()
         self._fetched.pop(held.connection, None)
         if self._handover is not None:
             self._handover.end(held.connection)
@@ -254,6 +268,7 @@ class Leases:
         assert usage is not None
         usage.add(lane.service, self._ledgers[container].read(lane.slot))
         self._table.let_go(lane)
+        self._guard.let_go(lane.lane)
         self._tell_if_drained(container)
 
     def _tell_if_drained(self, container: int) -> None:
