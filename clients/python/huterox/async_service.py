@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from time import monotonic
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from huterox.async_connection import AsyncConnection
 from huterox.async_leases import AsyncLease
@@ -14,40 +12,26 @@ from huterox.codec import decode_result, encode_call
 from huterox.core import Call
 from huterox.futures import Result
 from huterox.lease import CALL_WAIT_S, LaneGone, left_s
-from huterox.memory import empty_aligned
+from huterox.service_base import ServiceBase
 from huterox.verbs import decode_opening, encode_opening
-from huterox_wire.errors import Busy, NotFound
+from huterox_wire.errors import NotFound
 from huterox_wire.header import Buffer, unpack_header
 from huterox_wire.kinds import Kind
 from huterox_wire.meta import OpenedMeta
-
-if TYPE_CHECKING:
-    from huterox.async_lane import AsyncLane
 
 _OPEN = int(Kind.OPEN)
 _CALL = int(Kind.CALL)
 
 
-class AsyncService:
+class AsyncService(ServiceBase):
     """One virtual container. `Service` documents inputs, results and lanes; here calls are awaited."""
 
+    _lease: AsyncLease
+
     def __init__(self, connection: AsyncConnection, opened: OpenedMeta, timeout_s: float, lease: AsyncLease) -> None:
-        self._timeout_s = float(timeout_s) if type(timeout_s) is int else timeout_s  # a lane checks others anew
+        super().__init__(opened, timeout_s)
         self._lease = lease
         self._routed = AsyncRouted(connection, lease)
-        self.name = opened.service
-        self.tenant = opened.tenant
-        self.model = opened.model
-        self.tier = opened.tier
-
-    def __repr__(self) -> str:
-        return f"<huterox.AsyncService {self.name!r} of tenant {self.tenant!r}, model {self.model!r}, {self.path}>"
-
-    @property
-    def path(self) -> str:
-        """How calls travel now: "lane" or "routed"."""
-        lane = self._lease.lane
-        return "lane" if lane is not None and lane.open else "routed"
 
     async def __call__(self, /, **inputs: Any) -> Result:
         """Hot path. Call `predict` and wait for the result."""
@@ -99,21 +83,6 @@ class AsyncService:
         async with aclosing(parts or self._routed.stream(method, inputs, timeout_s)) as parts:
             async for part in parts:
                 yield part
-
-    def empty(self, shape: int | Sequence[int], dtype: Any = "float32") -> np.ndarray[Any, Any]:
-        """Memory to fill and to pass to calls: see `Service.empty`."""
-        if (lane := self._lease.lane) is not None:
-            try:
-                return lane.empty(shape, dtype)
-            except (LaneGone, Busy):
-                pass
-        return empty_aligned(shape, dtype)
-
-    def _left_s(self, lane: "AsyncLane", gone: LaneGone, timeout_s: float) -> float:
-        """The lane has not done a call: the time that is left for the routed way."""
-        if not lane.open:
-            self._lease.let_go(lane)
-        return gone.left_s(timeout_s, monotonic())
 
 
 class AsyncRouted:

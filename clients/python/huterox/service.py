@@ -1,25 +1,17 @@
 """A virtual container as its caller sees it."""
 
-from collections.abc import Sequence
-from time import monotonic
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from huterox.connection import Connection
 from huterox.futures import CallFuture, Stream
 from huterox.lease import LaneGone
 from huterox.leases import Lease
-from huterox.memory import empty_aligned
 from huterox.routed import Routed
-from huterox_wire.errors import Busy
+from huterox.service_base import ServiceBase
 from huterox_wire.meta import OpenedMeta
 
-if TYPE_CHECKING:
-    from huterox.lane import LaneConnection
 
-
-class Service:
+class Service(ServiceBase):
     """One virtual container: call it with named inputs, get named results.
 
     Inputs are NumPy arrays, torch tensors, bytes and plain values (None, bool, numbers, text, lists, maps). A result
@@ -33,23 +25,12 @@ class Service:
     inputs when they return, but for memory from `empty`, which they use as it is.
     """
 
+    _lease: Lease
+
     def __init__(self, connection: Connection, opened: OpenedMeta, timeout_s: float, lease: Lease) -> None:
-        self._timeout_s = float(timeout_s) if type(timeout_s) is int else timeout_s  # a lane checks others anew
+        super().__init__(opened, timeout_s)
         self._lease = lease
         self._routed = Routed(connection, lease)
-        self.name = opened.service
-        self.tenant = opened.tenant
-        self.model = opened.model
-        self.tier = opened.tier
-
-    def __repr__(self) -> str:
-        return f"<huterox.Service {self.name!r} of tenant {self.tenant!r}, model {self.model!r}, {self.path}>"
-
-    @property
-    def path(self) -> str:
-        """How calls travel now: "lane" or "routed"."""
-        lane = self._lease.lane
-        return "lane" if lane is not None and lane.open else "routed"
 
     def __call__(self, /, **inputs: Any) -> dict[str, Any]:
         """Hot path. Call `predict` and wait for the result, as long as the client's timeout says."""
@@ -104,21 +85,3 @@ class Service:
             except LaneGone as gone:
                 timeout_s = self._left_s(lane, gone, timeout_s)
         return self._routed.stream(method, inputs, timeout_s)
-
-    def empty(self, shape: int | Sequence[int], dtype: Any = "float32") -> np.ndarray[Any, Any]:
-        """Memory to fill and to pass to calls: an uninitialised array on a 64-byte boundary.
-
-        It is the lane's own memory where there is a lane and it has room: then a call with it copies nothing.
-        """
-        if (lane := self._lease.lane) is not None:
-            try:
-                return lane.empty(shape, dtype)
-            except (LaneGone, Busy):
-                pass
-        return empty_aligned(shape, dtype)
-
-    def _left_s(self, lane: "LaneConnection", gone: LaneGone, timeout_s: float) -> float:
-        """The lane has not done a call: the time that is left for the routed way."""
-        if not lane.open:
-            self._lease.let_go(lane)
-        return gone.left_s(timeout_s, monotonic())
