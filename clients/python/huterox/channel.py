@@ -17,6 +17,7 @@ Dead: a call ends at its deadline whatever the other side does. After a fork the
 what goes over the wire or through memory, is for the subclass to say: it fills in the hooks of the last section.
 """
 
+import abc
 import os
 import select
 import threading
@@ -30,7 +31,6 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from huterox.background import Background, Errand
 from huterox_wire.errors import InvalidInput
 
-_STARTS_PER_READ: Final = 16
 _POLL_S_MAX: Final = 3600.0
 _RESTLESS_S: Final = 0.01
 _JOIN_S: Final = 2.0
@@ -96,7 +96,7 @@ class Core(Protocol[C]):
         """Take no more calls and end those under way."""
 
 
-class Channel(Generic[C]):
+class Channel(abc.ABC, Generic[C]):
     """The threads of one process around one source of answers."""
 
     core: Core[C]
@@ -118,7 +118,6 @@ class Channel(Generic[C]):
         self._followers: dict[C | Errand, list[threading.Lock]] = {}
         self._unread = False  # there may be messages that the descriptor will not tell of
         self._wanted = False  # somebody waited for the lead when it was last given up
-        self._starts = 0
         self._reads = 0
         self._ended: list[C] = []  # calls with an owner that has not been told yet
         self._departure: threading.Lock | None = None  # released when the last leader of a closed channel leaves
@@ -128,18 +127,9 @@ class Channel(Generic[C]):
 
     # --- calls ---------------------------------------------------------------------------------------------------
 
-    def run(self, call: C) -> None:
-        """Hot path. Send a call and wait until it has ended."""
-        if self._pid != os.getpid():
-            raise self._forked()
+    def _stay(self, call: C, lead: bool) -> None:
+        """Hot path. Wait until a call has ended that this thread has sent; `lead`: it has taken the lead for that."""
         try:
-            with self._lock:
-                self._begin(call)
-                self._read_if_any()
-                lead = not (self._led or call.ended)
-                if lead:
-                    self._led = True
-                    self._polled_for = call
             if lead:
                 self._lead(call, inf)
             if self._ended:
@@ -149,24 +139,6 @@ class Channel(Generic[C]):
         except BaseException:
             self.cancel(call)
             raise
-
-    def start(self, call: C, owner: Owner[C] | None) -> None:
-        """Hot path. Send a call whose end is told to `owner`, or that is waited for with `wait`."""
-        if self._pid != os.getpid():
-            raise self._forked()
-        call.owner = owner
-        call.unattended = True
-        with self._lock:
-            self._begin(call)
-            self._starts += 1
-            # Reading in batches costs less. Nobody polls, so whoever takes the lead will read first.
-            if self._polled_for is None and self._starts % _STARTS_PER_READ:
-                self._unread = True
-            else:
-                self._read_if_any()
-            self._background.look_after()
-        if self._ended:
-            self.settle_ended()
 
     def wait(self, call: C, until_s: float = inf) -> None:
         """Wait until the call has ended, or a part of it has come, or the monotonic clock shows `until_s`."""
@@ -437,35 +409,27 @@ class Channel(Generic[C]):
 
     # --- what a subclass fills in -----------------------------------------------------------------------------------
 
+    @abc.abstractmethod
     def _register_descriptors(self, poller: "select.poll") -> None:
         """Register what a leader polls for, with POLLIN; with 0 what is only to be heard of when it hangs up."""
-        raise NotImplementedError
 
-    def _begin(self, call: C) -> None:
-        """Hot path, under the lock. Add the call to the core, which gives it its deadline, and send it.
-
-        Raises:
-            HuteroxError: it is not under way.
-        """
-        raise NotImplementedError
-
+    @abc.abstractmethod
     def _read_if_any(self) -> None:
         """Hot path, under the lock. Read if there is anything; due after every send. Otherwise `_unread` is False."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _read(self) -> None:
         """Hot path, under the lock. Take in what has come, count it in `_reads`, clear `_unread` or `_leave_unread`,
         and `_tell` of each call that has ended or has one more part."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _send_cancel(self, call: C) -> None:
         """Under the lock. Tell the other side that nobody waits for this call any more. Never waits, never raises."""
-        raise NotImplementedError
 
     def _on_hangup(self, fd: int) -> None:
-        """A descriptor has hung up. Called by the leader without the lock; it is polled on unless unregistered here."""
-        raise NotImplementedError
+        """A descriptor has hung up. Called by the leader without the lock."""
+        self._poller.unregister(fd)
 
+    @abc.abstractmethod
     def _close_transport(self) -> None:
         """Close what the subclass has opened. Nobody leads or reads any more."""
-        raise NotImplementedError

@@ -1,5 +1,6 @@
 """What `submit` returns, and what `stream` returns, whichever way the call travels."""
 
+import abc
 from collections.abc import Iterator
 from concurrent.futures import Future
 from types import TracebackType
@@ -19,9 +20,9 @@ class Stream(Iterator[Result]):
     later.
     """
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Stop the model between two parts, if it still runs."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self

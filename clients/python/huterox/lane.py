@@ -17,7 +17,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from math import inf
 from time import monotonic, monotonic_ns
 from typing import Any, Final
 
@@ -103,16 +102,7 @@ class LaneConnection(Channel[LaneCall]):
         except ShmError as exc:
             self._start_later(exc, call, method, inputs, timeout_s)
             lead = False
-        try:
-            if lead:
-                self._lead(call, inf)
-            if self._ended:
-                self.settle_ended()
-            if not call.ended:
-                self.wait(call)
-        except BaseException:
-            self.cancel(call)
-            raise
+        self._stay(call, lead)
         return self.core.outcome(call)
 
     def submit(self, method: str, inputs: Mapping[str, Any], timeout_s: float, router: Router) -> LaneFuture:
