@@ -25,7 +25,8 @@ def test_lanes_go_on_while_the_switchboard_is_killed_over_and_over(
             eventually(lambda caller=caller: caller.ask("report")["paths"] == ["lane"], 20.0)
         pid = container_of(client, "steady")["pid"]
         changes = [caller.ask("report")["path_changes"] for caller in crew]
-        descriptors = []
+        kernel = own.pid("kernel")
+        before = census.descriptor_count(kernel)
         for _ in range(ROUNDS):
             own.kill("connector")
             without = [caller.ask("report")["by_lane"] for caller in crew]
@@ -41,10 +42,9 @@ def test_lanes_go_on_while_the_switchboard_is_killed_over_and_over(
             with own.client(timeout=20.0) as fresh:  # new lanes can be had of the next switchboard
                 assert reach(fresh.service("steady")) == pid
             eventually(lambda: own.asked("ps")[0]["lanes"] == len(crew))
-            descriptors.append(census.descriptor_count(own.pid("kernel")))
+            eventually(lambda: census.descriptor_count(kernel) <= before)
         reports = [caller.stop() for caller in crew]
         for report, count in zip(reports, changes, strict=True):
             assert set(report["counts"]) == {"ok"}, report["counts"]
             assert report["path_changes"] == count
-        assert len(set(descriptors)) == 1, descriptors
     tell(f"{ROUNDS} switchboards killed under {sum(report['counts']['ok'] for report in reports)} calls in lanes")
