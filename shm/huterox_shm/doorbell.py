@@ -95,10 +95,13 @@ def _reader(fd: int) -> Callable[[], int]:
 def _count_of(fd: int) -> int:
     """What an eventfd counts, without reading it; 0 where the system does not tell."""
     try:
-        text = Path(f"/proc/self/fdinfo/{fd}").read_text()
+        info = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return 0
-    _, found, rest = text.partition("eventfd-count:")
+    try:
+        _, found, rest = os.read(info, 1024).partition(b"eventfd-count:")
+    finally:
+        os.close(info)
     return int(rest.split(maxsplit=1)[0], 16) if found else 0
 
 
