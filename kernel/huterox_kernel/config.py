@@ -37,9 +37,7 @@ class KernelConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
 
     preload: list[str] = field(default_factory=lambda: ["numpy", "torch"])  # what zygotes import, where installed
     torch_threads: Positive = 1  # of each worker, inside one operation
-    worker_spin_us: Annotated[int, msgspec.Meta(ge=0, le=1000)] = (
-        50  # a look for calls before sleeping, where they come fast
-    )
+    worker_spin_us: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 50  # a look for calls before sleeping; 0: none
     zygote_start_timeout_s: Seconds = 120.0
     zygote_idle_s: Seconds = 300.0  # a zygote of a foreign interpreter that has no workers ends after this
 

@@ -24,9 +24,6 @@ WORTH_NS: Final = 150_000
 STREAK_NS: Final = 500_000
 """After so long without a sleep there is one."""
 
-SPIN_US: Final = 50
-"""How long a look lasts, unless the user says otherwise."""
-
 
 class Spinner:
     """Decides for one waiting thread whether to look, and looks."""

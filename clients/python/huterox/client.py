@@ -7,13 +7,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from huterox.connection import Connection
-from huterox.core import Limits
+from huterox.core import LANE_SPIN_US, Limits
 from huterox.endpoint import check_listening, find_endpoint, no_switchboard
 from huterox.lease import LaneOptions, lane_limits, lane_options
 from huterox.leases import Leases
 from huterox.modelfile import read_model
 from huterox.verbs import Row, decode_admin, decode_opening, encode_admin, encode_opening, usage_rows
-from huterox_shm.spinning import SPIN_US
 from huterox_wire.errors import DeadlineExceeded
 from huterox_wire.kinds import Kind
 
@@ -35,7 +34,7 @@ def connect(
     lanes: bool = True,
     lane_mb: int | None = None,
     when_full: str = "wait",
-    lane_spin_us: int = SPIN_US,
+    lane_spin_us: int = LANE_SPIN_US,
 ) -> "Client":
     """Connect to a switchboard and make sure that it answers.
 

@@ -32,6 +32,10 @@ _PART: Final = int(Kind.PART)
 _STREAM: Final = int(Flag.STREAM)
 
 
+LANE_SPIN_US: Final = 50
+"""How long a thread looks for a lane's answer before it sleeps, unless the user says otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Every bound of one client: of its connection, and of each of its lanes."""
@@ -42,7 +46,7 @@ class Limits:
     stream_nbytes_max: int = 256 * 1024**2
     grace_s: float = 0.1  # how long after a call's deadline its answer is still waited for
     lanes_max: int = 64  # of one client; services beyond that stay routed
-    lane_spin_us: int = 50  # how long a thread looks for a lane's answer before it sleeps; see `spinning`
+    lane_spin_us: int = LANE_SPIN_US  # how long a thread looks for a lane's answer before it sleeps; see `spinning`
     lane_waits: bool = True  # a call for which its lane has no room waits for it; otherwise it is Busy at once
 
 
