@@ -36,6 +36,7 @@ class Harness:
 
     def __init__(self, **config: Any) -> None:
         defaults = {"residency_min_s": 0.0, "residency_load_factor": 0.0, "hotter_factor": 0.0, "turn_after_s": 0.0}
+        defaults["node_suspect_s"] = 1e9
         self.config = CoreConfig(**{**defaults, **config})
         self.board = Switchboard(self.config, epoch=1, clock_offset_s=1000.0, started_s=0.0)
         self.handles: dict[str, int] = {}

@@ -21,6 +21,7 @@ class CoreConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
 
     heartbeat_s: float = 0.5  # how often kernels report
     node_timeout_s: float = 3.0  # a kernel silent for so long is lost
+    node_suspect_s: float = 1.5  # and nothing is loaded where it has been silent for so long
     no_node_patience_s: float = 5.0  # how long a fault waits while no kernel is registered
     room_patience_s: float = 30.0  # how long a fault waits for room that may come
 

@@ -72,7 +72,7 @@ PLACEMENTS: Final[dict[str, Callable[[Place], Rank]]] = {"spread": spread, "pack
 
 def is_open(node: Node, group: Group, now_s: float, config: CoreConfig) -> bool:
     """Whether anything may be loaded there for `group`: not drained, healthy, and not claimed for another."""
-    if node.drained or now_s < node.sick_until_s or now_s - node.last_heartbeat_s > config.node_timeout_s / 2:
+    if node.drained or now_s < node.sick_until_s or now_s - node.last_heartbeat_s > config.node_suspect_s:
         return False
     return node.claim is None or node.claim is group
 
@@ -83,7 +83,7 @@ def why_closed(node: Node, group: Group, now_s: float, config: CoreConfig) -> st
         return "drained by an operator"
     if now_s < node.sick_until_s:
         return f"unhealthy: loads of {', '.join(sorted(node.failures))} failed one after another"
-    if (silent_s := now_s - node.last_heartbeat_s) > config.node_timeout_s / 2:
+    if (silent_s := now_s - node.last_heartbeat_s) > config.node_suspect_s:
         return f"silent for {silent_s:.1f} s"
     if node.claim is not None and node.claim is not group:
         return f"kept for {node.claim.model.name}, which has waited longest"

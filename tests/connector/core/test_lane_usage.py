@@ -6,7 +6,7 @@ import pytest
 from tests.connector.harness import CALLER, HOST_ID, Harness, closed, report, usage
 
 from huterox_connector.core import events as happened
-from huterox_connector.core.placement import why_it_stays
+from huterox_connector.core.guards import Guard, Wish, guard_of
 from huterox_connector.core.replacer import POLICIES
 from huterox_connector.core.usage import REMEMBERED_MAX, LaneUse
 from huterox_wire.nodes import Capacity, ContainerEvent, RegisterMeta
@@ -182,9 +182,10 @@ def test_container_with_calls_in_its_lanes_is_busy(harness: Harness) -> None:
 def test_calls_in_lanes_are_a_reason_to_stay(harness: Harness) -> None:
     node, containers = served(harness, "bert")
     container = harness.board.registry.containers[containers["bert"]]
-    assert why_it_stays(container, 1.0, harness.config) == ""
+    wish = Wish(container.group, 0.0, 1.0)
+    assert guard_of(container, wish, 1.0, harness.config) is None
     harness.beat(node, 1.0, report(containers["bert"], "bert", lanes=2, lane_calls=3))
-    assert why_it_stays(container, 1.0, harness.config) == "3 calls in flight"
+    assert guard_of(container, wish, 1.0, harness.config) is Guard.BUSY
 
 
 def test_container_that_is_used_by_lanes_is_not_reclaimed_until_it_has_been_idle(harness: Harness) -> None:
