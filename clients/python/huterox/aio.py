@@ -187,5 +187,10 @@ class AsyncClient:
         return row
 
     async def _rows(self, verb: str, **args: Any) -> list[Row]:
-        rows: list[Row] = await self.admin(verb, **args)
+        """All pages of a list."""
+        page = await self.admin(verb, **args)
+        rows: list[Row] = page["rows"]
+        while page["next"]:
+            page = await self.admin(verb, after=page["next"], **args)
+            rows += page["rows"]
         return rows

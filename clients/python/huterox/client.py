@@ -143,8 +143,8 @@ class Client:
         return self._rows("services", tenant=tenant)
 
     def usage(self, *, tenant: str | None = None) -> list[Row]:
-        """Calls, errors and busy seconds of each virtual container."""
-        return usage_rows(self.services(tenant=tenant))
+        """What each virtual container has used: calls, errors, busy seconds, memory times seconds."""
+        return self._rows("usage", by="service", tenant=tenant)
 
     # --- models -------------------------------------------------------------------------------------------------------
 
@@ -216,5 +216,10 @@ class Client:
         return row
 
     def _rows(self, verb: str, **args: Any) -> list[Row]:
-        rows: list[Row] = self.admin(verb, **args)
+        """All pages of a list."""
+        page = self.admin(verb, **args)
+        rows: list[Row] = page["rows"]
+        while page["next"]:
+            page = self.admin(verb, after=page["next"], **args)
+            rows += page["rows"]
         return rows
