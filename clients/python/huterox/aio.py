@@ -20,7 +20,6 @@ from huterox.verbs import (
     decode_opening,
     encode_admin,
     encode_opening,
-    usage_rows,
 )
 from huterox_wire.errors import DeadlineExceeded
 from huterox_wire.kinds import Kind
@@ -142,7 +141,7 @@ class AsyncClient:
         return await self._rows("services", tenant=tenant)
 
     async def usage(self, *, tenant: str | None = None) -> list[Row]:
-        return usage_rows(await self.services(tenant=tenant))
+        return await self._rows("usage", by="service", tenant=tenant)
 
     # --- models -------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from huterox.endpoint import check_listening, find_endpoint, no_switchboard
 from huterox.lease import LaneOptions, lane_limits, lane_options
 from huterox.leases import Leases
 from huterox.modelfile import read_model
-from huterox.verbs import Row, decode_admin, decode_opening, encode_admin, encode_opening, usage_rows
+from huterox.verbs import Row, decode_admin, decode_opening, encode_admin, encode_opening
 from huterox_wire.errors import DeadlineExceeded
 from huterox_wire.kinds import Kind
 
