@@ -163,7 +163,8 @@ class Nodes:
         if model is None or model.spec.version != report.version or report.state not in ("ready", "creating"):
             return self._close_stray(node, report, now_s)
         group = self._registry.group_of(model, 0, now_s)
-        if len(group.ready) + len(group.coming) >= model.spec.replicas_max:
+        needless = report.state == "creating" and group.resident
+        if needless or len(group.ready) + len(group.coming) >= model.spec.replicas_max:
             return self._close_stray(node, report, now_s)
         container = self._container_of(node, report, model, group, now_s)
         self._books.enter(container)
