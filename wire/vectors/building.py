@@ -36,6 +36,9 @@ STREAM = 2
 
 REPORT = {
     "pid": 0,
+    "device": "",
+    "device_bytes": 0,
+    "pid_started": 0,
     "started_s": 0.0,
     "host_bytes": 0,
     "requests": 0,
@@ -184,6 +187,8 @@ class Body:
         decoded = {**DEFAULTS[self.type], **self.as_sent()}
         if "containers" in decoded:
             decoded["containers"] = [{**REPORT, **report} for report in decoded["containers"]]
+        if "capacity" in decoded:
+            decoded["capacity"] = {"devices": [], **decoded["capacity"]}
         if self.type == "CreateMeta":
             decoded["model"] = complete_model(decoded["model"])
         return decoded
