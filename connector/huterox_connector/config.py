@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from huterox_connector.core.config import CoreConfig
+from huterox_connector.core.placement import PLACEMENTS
 from huterox_connector.core.replacer import POLICIES
 from huterox_wire.errors import InvalidInput
 
@@ -52,6 +53,13 @@ def config_from(table: dict[str, Any]) -> ConnectorConfig:
         raise InvalidInput(str(exc)) from exc
     if config.core.policy not in POLICIES:
         raise InvalidInput(f"core.policy {config.core.policy!r} is unknown; known are {', '.join(POLICIES)}")
+    for node, policy in config.core.node_policies.items():
+        if policy not in POLICIES:
+            raise InvalidInput(
+                f"core.node_policies: {policy!r} of node {node!r} is unknown; known are {', '.join(POLICIES)}"
+            )
+    if config.core.placement not in PLACEMENTS:
+        raise InvalidInput(f"core.placement {config.core.placement!r} is unknown; known are {', '.join(PLACEMENTS)}")
     for endpoint in (config.front, config.back):
         check_endpoint(endpoint)
     return config

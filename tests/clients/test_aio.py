@@ -183,7 +183,11 @@ def test_closing_ends_what_is_under_way(run, double):
 
 
 def test_the_verbs_are_the_sync_clients(run, double):
-    double.results |= {"ps": lambda args: [{"id": "c1.1"}], "evict": lambda args: args, "create": lambda args: args}
+    double.results |= {
+        "ps": lambda args: {"rows": [{"id": "c1.1"}], "next": ""},
+        "evict": lambda args: args,
+        "create": lambda args: args,
+    }
 
     async def main():
         async with huterox.aconnect(double.endpoint, tenant="acme") as client:

@@ -52,6 +52,11 @@ EVENTS = [
 ]
 
 
+def page(*rows: Any) -> dict[str, Any]:
+    """What the switchboard answers to the verbs that list."""
+    return {"rows": [*rows], "next": ""}
+
+
 @pytest.fixture
 def said(double: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
     """Run the command against the double; exit status, stdout, stderr."""
@@ -69,7 +74,7 @@ def said(double: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 
 
 def test_containers_are_a_table_for_people_and_one_document_for_programs(said, double):
-    double.results["ps"] = lambda args: [CONTAINER]
+    double.results["ps"] = lambda args: page(CONTAINER)
     status, out, err = said("ps")
     title, row = out.splitlines()
     assert (status, err) == (0, "")
@@ -86,7 +91,7 @@ def test_containers_are_a_table_for_people_and_one_document_for_programs(said, d
 
 
 def test_an_empty_list_is_said_on_stderr_and_empty_on_stdout(said, double):
-    double.results |= {verb: lambda args: [] for verb in ("ps", "nodes", "models", "services")}
+    double.results |= {verb: lambda args: page() for verb in ("ps", "nodes", "models", "services")}
     for verb in ("ps", "nodes", "models", "services"):
         assert said(verb)[:2] == (0, "")
         assert said(verb, "-o", "json") == (0, "[]\n", "")
@@ -94,7 +99,7 @@ def test_an_empty_list_is_said_on_stderr_and_empty_on_stdout(said, double):
 
 def test_services_show_their_usage(said, double):
     asked = []
-    double.results["services"] = lambda args: asked.append(args) or [SERVICE]
+    double.results["services"] = lambda args: asked.append(args) or page(SERVICE)
     _, out, _ = said("services")
     assert out.splitlines()[1].split() == [
         "who-speaks",
@@ -115,14 +120,14 @@ def test_services_show_their_usage(said, double):
 
 
 def test_nodes_and_models_are_tables(said, double):
-    double.results["nodes"] = lambda args: [
+    double.results["nodes"] = lambda args: page(
         {"node": "n1", "host": "h", "state": "ready", "pid": 7, "slots": 8, "slots_used": 2, "host_mb": 4096}
         | {"host_mb_used": 300, "containers": 2, "last_heartbeat_at": time.time(), "kernel_version": "0.1.0"}
-    ]
-    double.results["models"] = lambda args: [
+    )
+    double.results["models"] = lambda args: page(
         {"name": "vad", "version": "1", "algorithm": "", "runtime": "python", "entry": "vad.py:Vad", "device": "cpu"}
         | {"host_mb": 300, "gpu_mb": 0, "services": 1, "containers": 0, "deployed_at": time.time() - 90}
-    ]
+    )
     assert "2 of 8  300 MB of 4.0 GB" in said("nodes")[1]
     assert said("models")[1].splitlines()[1].split()[:3] == ["vad", "1", "-"]
     assert "1m30s" in said("models")[1]
@@ -383,7 +388,7 @@ def huterox(*argv: str, **options: Any) -> "subprocess.Popen[str]":
 
 @pytest.mark.system
 def test_a_reader_that_leaves_early_is_no_error_message(double):
-    double.results["ps"] = lambda args: [{**CONTAINER, "reason": "x" * 10_000}] * 100
+    double.results["ps"] = lambda args: page(*[{**CONTAINER, "reason": "x" * 10_000}] * 100)
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-m", "huterox.cli.main", "ps", "--endpoint", double.endpoint]

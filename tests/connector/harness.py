@@ -8,8 +8,9 @@ from typing import Any
 from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
 from huterox_connector.core.config import CoreConfig
-from huterox_connector.core.records import MIB, Container
+from huterox_connector.core.records import Container
 from huterox_connector.core.switchboard import Switchboard
+from huterox_connector.core.vectors import MIB
 from huterox_wire.header import pack_header
 from huterox_wire.kinds import Flag, Kind
 from huterox_wire.leases import DrainMeta, LeaseMeta
@@ -34,7 +35,9 @@ class Harness:
     """A board at time 0 with models, services and nodes made on demand."""
 
     def __init__(self, **config: Any) -> None:
-        self.config = CoreConfig(**{"residency_min_s": 0.0, "residency_load_factor": 0.0, **config})
+        defaults = {"residency_min_s": 0.0, "residency_load_factor": 0.0, "hotter_factor": 0.0, "turn_after_s": 0.0}
+        defaults["node_suspect_s"] = 1e9
+        self.config = CoreConfig(**{**defaults, **config})
         self.board = Switchboard(self.config, epoch=1, clock_offset_s=1000.0, started_s=0.0)
         self.handles: dict[str, int] = {}
         self.drains_at_once = True
@@ -62,7 +65,11 @@ class Harness:
         for effect in self.admin(verb, now_s, **args):
             if isinstance(effect, asked.Answer):
                 assert isinstance(effect.meta, AdminReplyMeta)
-                return effect.meta.result
+                result = effect.meta.result
+                if isinstance(result, dict) and "rows" in result:
+                    assert not result["next"], "one page is enough in these tests"
+                    return result["rows"]
+                return result
             if isinstance(effect, asked.Refuse):
                 raise effect.error
         raise AssertionError(f"{verb} was not answered")

@@ -65,11 +65,10 @@ class Lanes:
     def lease(self) -> None:
         world = self._world
         caller, request_id = b"caller%d" % world.random.randrange(4), world.request_id()
-        resident = [service for service in world.board.registry.services.values() if service.container is not None]
+        resident = [service for service in world.board.registry.services.values() if service.group.ready]
         if resident and world.random.random() < 0.7:  # most callers have called before they ask
             service = world.random.choice(resident)
-            assert service.container is not None
-            handle, host_id = service.id, service.container.node.host_id
+            handle, host_id = service.id, service.group.ready[0].node.host_id
         else:
             handle = world.random.choice(world.handles or [999])
             hosts = sorted({kernel.host_id for kernel in world.kernels.values() if kernel.alive})
@@ -88,7 +87,7 @@ class Lanes:
         service = world.board.registry.services[lease.handle]
         container = world.board.registry.containers[order.container]
         assert container.state is State.READY, f"a lane of container {container.title} was asked for, {container.state}"
-        assert service.container is container
+        assert container in service.group.ready
         assert container.node.host_id == lease.host_id
         assert (order.service, order.epoch) == (lease.handle, world.epoch)
         kernel = world.kernels.get(ask.kernel)

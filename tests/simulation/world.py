@@ -7,7 +7,7 @@ and after every step checks what must always hold. A failing seed replays exactl
 import heapq
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -15,14 +15,15 @@ from msgspec import Struct
 from tests.simulation.lanes import Lanes
 from tests.simulation.records import SimCall, SimContainer, SimKernel
 
-from huterox_connector.core import desired
+from huterox_connector.core import desired, measured
 from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
+from huterox_connector.core.books import sums_of
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.lifecycle import State
-from huterox_connector.core.placement import present, staying
-from huterox_connector.core.records import MIB
+from huterox_connector.core.replacer import POLICIES
 from huterox_connector.core.switchboard import Switchboard
+from huterox_connector.core.vectors import MIB
 from huterox_wire.header import pack_header
 from huterox_wire.kinds import Flag, Kind
 from huterox_wire.leases import DrainMeta
@@ -50,7 +51,7 @@ class World:
         self.now_s = 100.0
         self.trouble = trouble
         self.config = CoreConfig(
-            policy=self.random.choice(["lru", "clock"]),
+            policy=self.random.choice(sorted(POLICIES)),
             calls_max=200,
             calls_per_caller_max=60,
             calls_per_container_max=20,
@@ -91,7 +92,9 @@ class World:
         """A new one, which knows what is on disk. Whoever waited for the old one gives up by himself."""
         self.epoch += 1
         self.board = Switchboard(self.config, self.epoch, clock_offset_s=1e9, started_s=self.now_s)
-        self.board.restore(desired.decode(self._stored), [])
+        seen, unreadable = measured.decode(self._stored)
+        assert not unreadable
+        self.board.restore(desired.decode(self._stored), seen, [])
         self._admin_answers.clear()
         self.lanes.forget_switchboard()
         self.calls = {}
@@ -138,6 +141,8 @@ class World:
                     self._cancel_arrived(effect)
                 case asked.Commit():
                     self._commit(effect)
+                case asked.Keep():
+                    self._write(effect.writes)
                 case asked.Journalled():
                     self.seen[effect.kind] += 1
                 case asked.AskKernel():
@@ -167,13 +172,16 @@ class World:
             if fails:
                 self.on(happened.CommitFailed(effect.ticket, "disk full"))
                 return
-            for write in effect.writes:
-                self._stored.pop(write.key, None)
-                if write.value is not None:
-                    self._stored[write.key] = write.value
+            self._write(effect.writes)
             self.on(happened.Committed(effect.ticket))
 
         self.after(self.random.uniform(0.0005, 0.01), written)
+
+    def _write(self, writes: Sequence[asked.Write]) -> None:
+        for write in writes:
+            self._stored.pop(write.key, None)
+            if write.value is not None:
+                self._stored[write.key] = write.value
 
     # Kernels.
 
@@ -457,22 +465,25 @@ class World:
     def check(self) -> None:
         registry = self.board.registry
         for node in registry.nodes.values():
-            assert present(node).fits(node.capacity), f"{node.name} holds {present(node)} of {node.capacity}"
-            assert staying(node).fits(node.capacity), f"{node.name} is promised {staying(node)} of {node.capacity}"
+            assert (node.present, node.staying) == sums_of(node), f"{node.name}: the sums are wrong"
+            assert not node.capacity.less(node.present).overdrawn, (
+                f"{node.name} holds {node.present} of {node.capacity}"
+            )
+            assert not node.capacity.less(node.staying).overdrawn, f"{node.name} is promised {node.staying}"
         for group in registry.groups.values():
             coming = [
                 c
                 for c in registry.containers.values()
                 if c.group is group and c.state in (State.PLANNED, State.CREATING, State.READY)
             ]
-            assert len(coming) <= 1, f"{group.key} is loaded {len(coming)} times"
+            assert len(coming) <= group.model.spec.replicas_max, f"{group.key} is loaded {len(coming)} times"
+            assert sum(c.state is not State.READY for c in coming) <= 1, f"{group.key} is loading more than once"
+            assert {c.id for c in group.ready} == {c.id for c in coming if c.state is State.READY}
         for group in registry.groups.values():
             held = any(container.group is group for container in registry.containers.values())
             assert group.services or held or group.key[1] == 0, f"{group.key} serves nobody"
         for service in registry.services.values():
-            if service.container is not None:
-                assert service.container.state is State.READY
-                assert service.container is service.group.container
+            assert service.in_flight >= 0
         in_flight = Counter(call.container.id for call in self.board.calls._table.values())
         for container in registry.containers.values():
             assert container.in_flight == in_flight[container.id]

@@ -15,7 +15,18 @@ from huterox_wire.meta import Name, meta_decoder
 HOST_ID_NBYTES_MAX: Final = 64
 """A machine's boot id, counted in Unicode code points."""
 
+DEVICE_ID_NBYTES_MAX: Final = 64
+"""A device's id, counted in Unicode code points."""
+
 ContainerState = Literal["creating", "ready", "draining", "swapped", "gone"]
+
+
+class Device(Struct, omit_defaults=True):
+    """One GPU of a node, by the id that its driver gives it: orders of devices differ from library to library."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=DEVICE_ID_NBYTES_MAX)]
+    nbytes: int
+    name: str = ""
 
 
 class Capacity(Struct, omit_defaults=True):
@@ -23,6 +34,14 @@ class Capacity(Struct, omit_defaults=True):
 
     slots: int
     host_bytes: int
+    devices: list[Device] = field(default_factory=list)
+
+
+class DeviceFree(Struct, omit_defaults=True):
+    """What a device's driver says is free now, whoever uses the rest."""
+
+    id: str
+    nbytes: int
 
 
 class InputSpec(Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -54,6 +73,7 @@ class ModelSpec(Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=
     device: Literal["cpu", "cuda", "any"] = "cpu"
     idempotent: bool = False
     services_per_container: Annotated[int, msgspec.Meta(ge=1)] = 10
+    replicas_max: Annotated[int, msgspec.Meta(ge=1)] = 8
     idle_timeout_s: Annotated[float, msgspec.Meta(ge=0)] = 600.0
     load_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 120.0
     interpreter: str = ""
@@ -87,6 +107,9 @@ class ContainerReport(Struct, omit_defaults=True):
     pid: int = 0
     started_s: float = 0.0  # seconds since the epoch, by the node's clock
     host_bytes: int = 0  # measured footprint: proportional set size
+    device: str = ""  # the id of the device that it was given; empty: none
+    device_bytes: int = 0  # measured there
+    pid_started: int = 0  # start time of the process in clock ticks since the boot: with boot id and pid its identity
     requests: int = 0  # calls taken by the worker since it started, over the kernel's lane and its callers' lanes
     errors: int = 0
     busy_us: int = 0
@@ -124,14 +147,23 @@ class HeartbeatMeta(Struct, omit_defaults=True):
     boot: str
     host_bytes_free: int = 0  # what the operating system says is available now
     containers: list[ContainerReport] = field(default_factory=list)
+    devices: list[DeviceFree] = field(default_factory=list)
 
 
 class CreateMeta(Struct, omit_defaults=True):
-    """CREATE, switchboard -> kernel. Answered by EVENTs: loading, then ready or gone."""
+    """CREATE, switchboard -> kernel. Answered by EVENTs: loading, then ready or gone.
+
+    `host_bytes` and `device_bytes` are what the switchboard has reserved for it, `load_timeout_s` how long the load may
+    take; 0: as the model's file says.
+    """
 
     epoch: int
     container: int
     model: ModelSpec
+    device: str = ""  # the id of the device to use; empty: none
+    host_bytes: int = 0
+    device_bytes: int = 0
+    load_timeout_s: float = 0.0
 
 
 class CloseMeta(Struct, omit_defaults=True):
@@ -159,6 +191,8 @@ class ContainerEvent(Struct, omit_defaults=True):
     reason: str = ""  # for people: signal or exit code, the error's first line
     traceback: str = ""
     host_bytes: int = 0
+    device_bytes: int = 0
+    pid_started: int = 0
     timings_s: dict[str, float] = field(default_factory=dict)  # fork, import, load, warmup
     requests: int = 0  # of gone: calls taken in its life
     lane_usage: list[LaneUsage] = field(default_factory=list)  # of gone: the final totals

@@ -36,6 +36,9 @@ STREAM = 2
 
 REPORT = {
     "pid": 0,
+    "device": "",
+    "device_bytes": 0,
+    "pid_started": 0,
     "started_s": 0.0,
     "host_bytes": 0,
     "requests": 0,
@@ -53,6 +56,7 @@ MODEL = {
     "device": "cpu",
     "idempotent": False,
     "services_per_container": 10,
+    "replicas_max": 8,
     "idle_timeout_s": 600.0,
     "load_timeout_s": 120.0,
     "interpreter": "",
@@ -71,8 +75,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "AdminReplyMeta": {"result": None},
     "RegisterMeta": {"containers": [], "version": "", "host_id": ""},
     "RegisteredMeta": {"again": False},
-    "HeartbeatMeta": {"host_bytes_free": 0, "containers": []},
-    "CreateMeta": {},
+    "HeartbeatMeta": {"host_bytes_free": 0, "containers": [], "devices": []},
+    "CreateMeta": {"device": "", "host_bytes": 0, "device_bytes": 0, "load_timeout_s": 0.0},
     "CloseMeta": {"reason": "", "grace_s": 5.0},
     "ContainerEvent": {
         "pid": 0,
@@ -80,6 +84,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "reason": "",
         "traceback": "",
         "host_bytes": 0,
+        "device_bytes": 0,
+        "pid_started": 0,
         "timings_s": {},
         "requests": 0,
         "lane_usage": [],
@@ -181,6 +187,8 @@ class Body:
         decoded = {**DEFAULTS[self.type], **self.as_sent()}
         if "containers" in decoded:
             decoded["containers"] = [{**REPORT, **report} for report in decoded["containers"]]
+        if "capacity" in decoded:
+            decoded["capacity"] = {"devices": [], **decoded["capacity"]}
         if self.type == "CreateMeta":
             decoded["model"] = complete_model(decoded["model"])
         return decoded

@@ -110,6 +110,7 @@ def kinds() -> list[Vector]:
                     "containers": [report],
                 },
             ),
+            canonical=False,
         ),
         good(
             "registered",
@@ -122,9 +123,16 @@ def kinds() -> list[Vector]:
             "HEARTBEAT of a kernel",
             Head("HEARTBEAT"),
             Body("HeartbeatMeta", {"node": "n1", "boot": "00ff", "host_bytes_free": 123456, "containers": [report]}),
+            canonical=False,
         ),
         good("heartbeat-echo", "HEARTBEAT, the echo: empty meta", Head("HEARTBEAT"), Body(None, None)),
-        good("create", "CREATE", Head("CREATE"), Body("CreateMeta", {"epoch": 3, "container": handle, "model": model})),
+        good(
+            "create",
+            "CREATE",
+            Head("CREATE"),
+            Body("CreateMeta", {"epoch": 3, "container": handle, "model": model}),
+            canonical=False,
+        ),
         good(
             "close", "CLOSE", Head("CLOSE"), Body("CloseMeta", {"epoch": 3, "container": handle, "reason": "evicted"})
         ),

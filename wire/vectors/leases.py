@@ -73,12 +73,14 @@ def messages() -> list[Vector]:
                     "host_id": "6d1c",
                 },
             ),
+            canonical=False,
         ),
         good(
             "heartbeat-lanes",
             "HEARTBEAT: calls in lanes count in `requests` too",
             Head("HEARTBEAT"),
             Body("HeartbeatMeta", {"node": "n1", "boot": "00ff", "containers": [in_use]}),
+            canonical=False,
         ),
         good(
             "heartbeat-usage-extra",

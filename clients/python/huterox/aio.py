@@ -20,7 +20,6 @@ from huterox.verbs import (
     decode_opening,
     encode_admin,
     encode_opening,
-    usage_rows,
 )
 from huterox_wire.errors import DeadlineExceeded
 from huterox_wire.kinds import Kind
@@ -131,9 +130,27 @@ class AsyncClient:
         assert self._leases is not None  # as is the connection
         return AsyncService(self._connection, opened, self.timeout_s, await self._leases.open(opened, self.timeout_s))
 
-    async def create(self, name: str, *, model: str, tier: str = "shared", tenant: str | None = None) -> Row:
-        tenant = self.tenant if tenant is None else tenant
-        return await self._row("create", name=name, model=model, tier=tier, tenant=tenant)
+    async def create(
+        self,
+        name: str,
+        *,
+        model: str,
+        tier: str = "shared",
+        lend: bool = False,
+        in_flight_max: int | None = None,
+        info: Mapping[str, str] | None = None,
+        tenant: str | None = None,
+    ) -> Row:
+        return await self._row(
+            "create",
+            name=name,
+            model=model,
+            tier=tier,
+            lend=lend,
+            in_flight_max=in_flight_max,
+            info=dict(info) if info else None,
+            tenant=self.tenant if tenant is None else tenant,
+        )
 
     async def delete(self, name: str, *, tenant: str | None = None) -> Row:
         return await self._row("delete", name=name, tenant=self.tenant if tenant is None else tenant)
@@ -141,8 +158,14 @@ class AsyncClient:
     async def services(self, *, tenant: str | None = None) -> list[Row]:
         return await self._rows("services", tenant=tenant)
 
-    async def usage(self, *, tenant: str | None = None) -> list[Row]:
-        return usage_rows(await self.services(tenant=tenant))
+    async def pin(self, name: str, *, tenant: str | None = None) -> Row:
+        return await self._row("pin", name=name, tenant=self.tenant if tenant is None else tenant)
+
+    async def unpin(self, name: str, *, tenant: str | None = None) -> Row:
+        return await self._row("unpin", name=name, tenant=self.tenant if tenant is None else tenant)
+
+    async def usage(self, *, by: str = "tenant", tenant: str | None = None) -> list[Row]:
+        return await self._rows("usage", by=by, tenant=tenant)
 
     # --- models -------------------------------------------------------------------------------------------------------
 
@@ -173,6 +196,12 @@ class AsyncClient:
     async def evict(self, container: str) -> Row:
         return await self._row("evict", container=container)
 
+    async def drain(self, node: str) -> Row:
+        return await self._row("drain", name=node)
+
+    async def resume(self, node: str) -> Row:
+        return await self._row("resume", name=node)
+
     async def logs(self, name: str, *, offset: int = -65536, limit: int = 65536, tenant: str | None = None) -> Row:
         tenant = self.tenant if tenant is None else tenant
         return await self._row("logs", name=name, tenant=tenant, offset=offset, limit=limit)
@@ -187,5 +216,10 @@ class AsyncClient:
         return row
 
     async def _rows(self, verb: str, **args: Any) -> list[Row]:
-        rows: list[Row] = await self.admin(verb, **args)
+        """All pages of a list."""
+        page = await self.admin(verb, **args)
+        rows: list[Row] = page["rows"]
+        while page["next"]:
+            page = await self.admin(verb, after=page["next"], **args)
+            rows += page["rows"]
         return rows

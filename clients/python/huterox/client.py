@@ -12,7 +12,7 @@ from huterox.endpoint import check_listening, find_endpoint, no_switchboard
 from huterox.lease import LaneOptions, lane_limits, lane_options
 from huterox.leases import Leases
 from huterox.modelfile import read_model
-from huterox.verbs import Row, decode_admin, decode_opening, encode_admin, encode_opening, usage_rows
+from huterox.verbs import Row, decode_admin, decode_opening, encode_admin, encode_opening
 from huterox_wire.errors import DeadlineExceeded
 from huterox_wire.kinds import Kind
 
@@ -130,9 +130,35 @@ class Client:
         opened = decode_opening(call.outcome())
         return Service(self._connection, opened, self.timeout_s, self._leases.open(opened, self.timeout_s))
 
-    def create(self, name: str, *, model: str, tier: str = "shared", tenant: str | None = None) -> Row:
-        """Create a virtual container of a deployed model. Tiers: shared, dedicated, pinned."""
-        return self._row("create", name=name, model=model, tier=tier, tenant=self.tenant if tenant is None else tenant)
+    def create(
+        self,
+        name: str,
+        *,
+        model: str,
+        tier: str = "shared",
+        lend: bool = False,
+        in_flight_max: int | None = None,
+        info: Mapping[str, str] | None = None,
+        tenant: str | None = None,
+    ) -> Row:
+        """Create a virtual container of a deployed model.
+
+        Args:
+            tier: "shared": with others; "dedicated": containers of its own; "pinned": its container never leaves.
+            lend: of a dedicated one: its containers may serve others while it has no call for them.
+            in_flight_max: calls that may wait or run at once; more get `Busy`. None: as many as the switchboard takes.
+            info: at most 16 texts of yours about the service, which its row shows.
+        """
+        return self._row(
+            "create",
+            name=name,
+            model=model,
+            tier=tier,
+            lend=lend,
+            in_flight_max=in_flight_max,
+            info=dict(info) if info else None,
+            tenant=self.tenant if tenant is None else tenant,
+        )
 
     def delete(self, name: str, *, tenant: str | None = None) -> Row:
         """Delete a virtual container."""
@@ -142,9 +168,22 @@ class Client:
         """The virtual containers of one tenant; None: of all."""
         return self._rows("services", tenant=tenant)
 
-    def usage(self, *, tenant: str | None = None) -> list[Row]:
-        """Calls, errors and busy seconds of each virtual container."""
-        return usage_rows(self.services(tenant=tenant))
+    def pin(self, name: str, *, tenant: str | None = None) -> Row:
+        """Make a shared virtual container pinned: its container is loaded where it fits, and never evicted."""
+        return self._row("pin", name=name, tenant=self.tenant if tenant is None else tenant)
+
+    def unpin(self, name: str, *, tenant: str | None = None) -> Row:
+        """Make a pinned virtual container shared again."""
+        return self._row("unpin", name=name, tenant=self.tenant if tenant is None else tenant)
+
+    def usage(self, *, by: str = "tenant", tenant: str | None = None) -> list[Row]:
+        """What has been used since the beginning: calls, errors, busy seconds, and memory times seconds.
+
+        Args:
+            by: "tenant", services that were deleted since included, or "service".
+            tenant: only of this one; None: of all.
+        """
+        return self._rows("usage", by=by, tenant=tenant)
 
     # --- models -------------------------------------------------------------------------------------------------------
 
@@ -193,6 +232,14 @@ class Client:
         """Close a container; the next call of its model loads another."""
         return self._row("evict", container=container)
 
+    def drain(self, node: str) -> Row:
+        """Let a node's containers end their calls and close, and place none there until `resume`."""
+        return self._row("drain", name=node)
+
+    def resume(self, node: str) -> Row:
+        """Place containers on a drained node again."""
+        return self._row("resume", name=node)
+
     def logs(self, name: str, *, offset: int = -65536, limit: int = 65536, tenant: str | None = None) -> Row:
         """A piece of the log of a container, or of the newest container of a service or model.
 
@@ -216,5 +263,10 @@ class Client:
         return row
 
     def _rows(self, verb: str, **args: Any) -> list[Row]:
-        rows: list[Row] = self.admin(verb, **args)
+        """All pages of a list."""
+        page = self.admin(verb, **args)
+        rows: list[Row] = page["rows"]
+        while page["next"]:
+            page = self.admin(verb, after=page["next"], **args)
+            rows += page["rows"]
         return rows

@@ -1,6 +1,6 @@
 """What is asked of the switchboard besides calls: OPEN, and the operator's verbs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from huterox_wire.errors import Fault, HuteroxError
@@ -37,11 +37,6 @@ def encode_admin(verb: str, args: Mapping[str, Any]) -> bytes:
 def decode_admin(message: Message) -> Any:
     """The result of a verb."""
     return _decoded(decode_admin_reply, message.meta).result
-
-
-def usage_rows(services: Sequence[Row]) -> list[Row]:
-    """What each virtual container has cost, out of the list of services."""
-    return [{"tenant": row["tenant"], "service": row["name"], **row["usage"]} for row in services]
 
 
 def _decoded(decode: Callable[[Buffer], _T], meta: Buffer) -> _T:

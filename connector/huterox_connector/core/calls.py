@@ -7,6 +7,7 @@ deadlines, for failures, and so that nothing is answered twice.
 import struct
 from typing import Any, Final
 
+from huterox_connector.core.accesses import Accesses
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.records import Container, Node, Service
 from huterox_wire.header import HEADER, HEADER_NBYTES, MAGIC, VERSION
@@ -39,11 +40,25 @@ class Call:
         self.nbytes = nbytes
 
 
+def shortest_queue(ready: list[Container]) -> Container:
+    """Hot path. The replica with the fewest calls now; of equals the one that has been ready for longest."""
+    best = ready[0]
+    fewest = best.in_flight + best.lane_calls
+    for container in ready:
+        if not fewest:
+            break
+        calls = container.in_flight + container.lane_calls
+        if calls < fewest:
+            best, fewest = container, calls
+    return best
+
+
 class Calls:
     """All calls in flight."""
 
-    def __init__(self, services: dict[int, Service], config: CoreConfig) -> None:
+    def __init__(self, services: dict[int, Service], accesses: Accesses, config: CoreConfig) -> None:
         self._services = services
+        self._accesses = accesses
         self._table: dict[CallKey, Call] = {}
         self._of_caller: dict[bytes, int] = {}
         self._nbytes = 0
@@ -79,8 +94,9 @@ class Calls:
         if tensors > TENSORS_MAX or meta_nbytes > META_NBYTES_MAX or budget_us > BUDGET_US_MAX:
             return None
         service = self._services.get(handle)
-        if service is None or (container := service.container) is None:
+        if service is None or not (ready := service.group.ready):
             return None
+        container = ready[0] if len(ready) == 1 else shortest_queue(ready)
         key = (caller, request_id)
         in_flight = self._of_caller.get(caller, 0)
         if (
@@ -88,6 +104,7 @@ class Calls:
             or in_flight >= self._of_caller_max
             or len(self._table) >= self._calls_max
             or self._nbytes + nbytes > self._config.calls_nbytes_max
+            or (service.in_flight_max and service.in_flight >= service.in_flight_max)
             or key in self._table
         ):
             return None
@@ -96,6 +113,8 @@ class Calls:
         self._of_caller[caller] = in_flight + 1
         self._nbytes += nbytes
         self._count_hit(service, container, now_s)
+        service.group.calls += 1
+        container.node.replacer.record_access(container.id)
         return container
 
     def _count_hit(self, service: Service, container: Container, now_s: float) -> None:
@@ -104,14 +123,18 @@ class Calls:
         container.hits += 1
         container.last_hit_s = service.last_hit_s = now_s
         service.hits += 1
-        container.node.replacer.record_access(container.id)
+        service.in_flight += 1
+        if not service.accessed:
+            self._accesses.note(service)
 
     def enter(self, call: Call, now_s: float) -> None:
-        """Enter a call that waited for its container. The waiting line has its own bounds."""
+        """Enter a call that waited for its container. The waiting line has its own bounds, and has counted it."""
         self._table[call.caller, call.request_id] = call
         self._of_caller[call.caller] = self._of_caller.get(call.caller, 0) + 1
         self._nbytes += call.nbytes
         self._count_hit(call.service, call.container, now_s)
+        if call.container.group is not call.service.group:
+            call.container.borrowed += 1
 
     def answered(self, kernel: bytes, caller: bytes, first: Any) -> Call | None:
         """Hot path. The call that an answer belongs to; it has ended unless the answer is a PART.
@@ -146,7 +169,11 @@ class Calls:
     def _forget(self, key: CallKey, call: Call) -> None:
         """Hot path."""
         del self._table[key]
-        call.container.in_flight -= 1
+        container = call.container
+        container.in_flight -= 1
+        call.service.in_flight -= 1
+        if container.borrowed and container.group is not call.service.group:
+            container.borrowed -= 1
         self._nbytes -= call.nbytes
         left = self._of_caller[call.caller] - 1
         if left:

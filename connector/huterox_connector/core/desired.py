@@ -2,14 +2,16 @@
 
 from typing import Final
 
-from msgspec import DecodeError, Struct, ValidationError, msgpack
+from msgspec import DecodeError, Struct, ValidationError, field, msgpack
 
 from huterox_connector.core.effects import Write
+from huterox_connector.core.records import Group, Model, Service
 from huterox_wire.errors import Fault
 from huterox_wire.nodes import ModelSpec
 
 MODEL_PREFIX: Final = "model/"
 SERVICE_PREFIX: Final = "service/"
+NODE_PREFIX: Final = "node/"
 
 
 class StoredModel(Struct):
@@ -24,6 +26,16 @@ class StoredService(Struct):
     tier: str
     model: str
     created_at: float
+    in_flight_max: int = 0
+    lend: bool = False
+    info: dict[str, str] = field(default_factory=dict)
+
+
+class StoredNode(Struct):
+    """What an operator has decided about a node, whether it is registered or not."""
+
+    name: str
+    drained: bool
 
 
 def model_key(name: str) -> str:
@@ -34,7 +46,41 @@ def service_key(service_id: int) -> str:
     return f"{SERVICE_PREFIX}{service_id:016x}"
 
 
-def put(key: str, record: StoredModel | StoredService) -> Write:
+def node_key(name: str) -> str:
+    return NODE_PREFIX + name
+
+
+def stored(service: Service) -> StoredService:
+    return StoredService(
+        service.id,
+        service.name,
+        service.tenant,
+        service.tier,
+        service.model.name,
+        service.created_at,
+        service.in_flight_max,
+        service.lend,
+        service.info,
+    )
+
+
+def service_from(record: StoredService, model: Model, group: Group, now_s: float) -> Service:
+    return Service(
+        id=record.id,
+        name=record.name,
+        tenant=record.tenant,
+        tier=record.tier,
+        created_at=record.created_at,
+        model=model,
+        group=group,
+        in_flight_max=record.in_flight_max,
+        lend=record.lend,
+        info=record.info,
+        created_s=now_s,
+    )
+
+
+def put(key: str, record: StoredModel | StoredService | StoredNode) -> Write:
     return Write(key, msgpack.encode(record))
 
 
@@ -47,6 +93,7 @@ class Desired(Struct):
 
     models: list[StoredModel]
     services: list[StoredService]
+    nodes: list[StoredNode] = field(default_factory=list)
 
 
 def decode(records: dict[str, bytes]) -> Desired:
@@ -58,6 +105,8 @@ def decode(records: dict[str, bytes]) -> Desired:
                 desired.models.append(msgpack.decode(value, type=StoredModel))
             elif key.startswith(SERVICE_PREFIX):
                 desired.services.append(msgpack.decode(value, type=StoredService))
+            elif key.startswith(NODE_PREFIX):
+                desired.nodes.append(msgpack.decode(value, type=StoredNode))
         except (DecodeError, ValidationError) as exc:
             raise Fault(f"the store's record {key!r} cannot be read: {exc}") from exc
     return desired

@@ -86,6 +86,13 @@ class Commit:
 
 
 @dataclass(slots=True, frozen=True)
+class Keep:
+    """Write what was measured: nobody waits for it to be on disk."""
+
+    writes: tuple[Write, ...]
+
+
+@dataclass(slots=True, frozen=True)
 class Journalled:
     """An event for the operator's eyes: kept, shown, but nobody waits for it to be on disk."""
 
@@ -97,4 +104,4 @@ class Journalled:
     details: dict[str, Any]
 
 
-Effect = Forward | Answer | Refuse | Command | CancelCall | AskKernel | Commit | Journalled
+Effect = Forward | Answer | Refuse | Command | CancelCall | AskKernel | Commit | Keep | Journalled

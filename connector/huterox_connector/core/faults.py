@@ -6,12 +6,12 @@ and the calls are forwarded in order; the load failed and all get its error; or 
 
 from collections.abc import Callable
 
-from huterox_connector.core.calls import Call, Calls
+from huterox_connector.core.calls import Call, CallKey, Calls
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.effects import Effect, Forward, Refuse
 from huterox_connector.core.events import CallMissed
-from huterox_connector.core.records import Container, Group, Service, WaitingCall
-from huterox_wire.errors import Busy, DeadlineExceeded, HuteroxError
+from huterox_connector.core.records import Container, Group, GroupKey, Service, WaitingCall
+from huterox_wire.errors import Busy, DeadlineExceeded, HuteroxError, ResourceInterrupt
 from huterox_wire.limits import PACKED_NBYTES_MAX
 
 
@@ -21,12 +21,12 @@ class Faults:
     def __init__(self, calls: Calls, config: CoreConfig) -> None:
         self._calls = calls
         self._config = config
-        self._lines: dict[tuple[str, int], Group] = {}  # the groups that have a line
-        self._count = 0
+        self._lines: dict[GroupKey, Group] = {}  # the groups that have a line
+        self._waiting: dict[CallKey, WaitingCall] = {}
         self._nbytes = 0
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._waiting)
 
     def groups(self) -> list[Group]:
         """The groups that calls wait for."""
@@ -40,31 +40,46 @@ class Faults:
             raise self._busy(f"{len(group.waiting)} calls already wait for model {group.model.name!r} to load")
         if self._nbytes + event.nbytes > config.waiting_nbytes_max:
             raise self._busy(f"calls that wait for models to load hold {self._nbytes} bytes")
-        if not self._calls.room_for(event.caller, self._count, event.nbytes):
+        if not self._calls.room_for(event.caller, len(self._waiting), event.nbytes):
             raise self._busy("too many calls are in flight")
+        if service.in_flight_max and service.in_flight >= service.in_flight_max:
+            raise self._busy(f"{service.in_flight} calls of {service.title} are in flight, which is its quota")
         deadline_s = now_s + (event.budget_us * 1e-6 if event.budget_us else config.call_timeout_s)
-        group.waiting.append(
-            WaitingCall(event.caller, event.request_id, service, deadline_s, now_s, event.frames, event.nbytes)
-        )
+        waiting = WaitingCall(event.caller, event.request_id, service, deadline_s, now_s, event.frames, event.nbytes)
+        group.waiting.append(waiting)
+        self._waiting[event.caller, event.request_id] = waiting
         self._lines[group.key] = group
-        self._count += 1
         self._nbytes += event.nbytes
+        service.in_flight += 1
+        service.faults += 1
+        group.calls += 1
 
     def _busy(self, why: str) -> Busy:
         return Busy(why, retry_after_s=self._config.busy_retry_after_s)
 
     def release(self, container: Container, now_s: float) -> list[Effect]:
-        """The group's container is ready: forward its line, in order."""
-        effects: list[Effect] = []
-        for waiting in self._take(container.group, lambda _: True):
-            # A packed call is small; only larger ones count against the bytes in flight, as on the way of a hit.
-            nbytes = waiting.nbytes if waiting.nbytes > PACKED_NBYTES_MAX else 0
-            call = Call(waiting.caller, waiting.request_id, waiting.service, container, waiting.deadline_s, nbytes)
-            self._calls.enter(call, now_s)
-            budget_us = max(1, int((waiting.deadline_s - now_s) * 1e6))
-            route = container.route_prefix + waiting.caller
-            effects.append(Forward(container.node.identity, route, waiting.frames, budget_us))
-        return effects
+        """The group's container is ready: forward its line, in order.
+
+        To the replacer the load stood for the first of these calls; the others are accesses.
+        """
+        released = self._take(container.group, lambda _: True)
+        if len(released) > 1:
+            container.node.replacer.record_access(container.id, len(released) - 1)
+        return [self._forward(waiting, container, now_s) for waiting in released]
+
+    def lend(self, group: Group, container: Container, now_s: float) -> Effect:
+        """Forward the first of a line to a container that belongs to another group."""
+        first = group.waiting[0]
+        (taken,) = self._take(group, lambda waiting: waiting is first)
+        return self._forward(taken, container, now_s)
+
+    def _forward(self, waiting: WaitingCall, container: Container, now_s: float) -> Forward:
+        # A packed call is small; only larger ones count against the bytes in flight, as on the way of a hit.
+        nbytes = waiting.nbytes if waiting.nbytes > PACKED_NBYTES_MAX else 0
+        call = Call(waiting.caller, waiting.request_id, waiting.service, container, waiting.deadline_s, nbytes)
+        self._calls.enter(call, now_s)
+        budget_us = max(1, int((waiting.deadline_s - now_s) * 1e6))
+        return Forward(container.node.identity, container.route_prefix + waiting.caller, waiting.frames, budget_us)
 
     def fail(
         self, group: Group, error: HuteroxError, which: Callable[[WaitingCall], bool] = lambda _: True
@@ -76,19 +91,21 @@ class Faults:
             effects.append(Refuse(waiting.caller, waiting.request_id, error))
         return effects
 
+    def interrupt(self, group: Group, error: ResourceInterrupt, which: Callable[[WaitingCall], bool]) -> list[Effect]:
+        """There is no room for those that `which` picks."""
+        for waiting in group.waiting:
+            waiting.service.refused += which(waiting)
+        return self.fail(group, error, which)
+
     def cancel(self, caller: bytes, request_id: int, error: HuteroxError) -> list[Effect]:
         """End one waiting call; nothing where it does not wait."""
-        effects: list[Effect] = []
-        for group in self.groups():
-            effects += self.fail(group, error, lambda w: w.caller == caller and w.request_id == request_id)
-        return effects
+        cancelled = self._waiting.get((caller, request_id))
+        if cancelled is None:
+            return []
+        return self.fail(cancelled.service.group, error, lambda waiting: waiting is cancelled)
 
     def holds(self, caller: bytes, request_id: int) -> bool:
-        return any(
-            waiting.caller == caller and waiting.request_id == request_id
-            for group in self._lines.values()
-            for waiting in group.waiting
-        )
+        return (caller, request_id) in self._waiting
 
     def expire(self, now_s: float) -> list[Effect]:
         """End the calls whose time is over."""
@@ -107,8 +124,10 @@ class Faults:
         kept = [waiting for waiting in group.waiting if not which(waiting)]
         group.waiting.clear()
         group.waiting.extend(kept)
-        self._count -= len(taken)
-        self._nbytes -= sum(waiting.nbytes for waiting in taken)
+        for waiting in taken:
+            del self._waiting[waiting.caller, waiting.request_id]
+            self._nbytes -= waiting.nbytes
+            waiting.service.in_flight -= 1
         if not kept:
             self._lines.pop(group.key, None)
         return taken

@@ -18,6 +18,10 @@ class Journal:
         """`now_s` in seconds since the epoch."""
         return round(now_s + self._offset_s, 6)
 
+    def since_start(self, at: float) -> float:
+        """The inverse of `at`: the core's time. It may be negative, which is before this machine's clock began."""
+        return at - self._offset_s
+
     def restore(self, events: list[Journalled]) -> None:
         """Take over what an earlier switchboard kept, oldest first."""
         self._events.extend(events)

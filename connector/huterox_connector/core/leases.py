@@ -47,6 +47,7 @@ class Leases:
             self._questions.put(event.caller, event.request_id, question)
         except HuteroxError as error:
             return [Refuse(event.caller, event.request_id, error)]
+        container.lanes += 1  # until its kernel tells how many there are, so that the next one goes elsewhere
         return [self._ask(event, service, container, int(budget_s * 1e6))]
 
     def _service(self, event: LeaseRequested) -> Service:
@@ -59,9 +60,17 @@ class Leases:
 
     def _container(self, service: Service, meta: LeaseMeta) -> Container:
         """The container that lanes may lead to now. Raises Unavailable, whose `reason` says why there is none."""
-        container = service.container
-        if container is None:
+        if service.in_flight_max:
+            raise Unavailable(
+                f"{service.title} has a quota, which only calls by the switchboard are held to",
+                retryable=False,
+                reason="quota",
+            )
+        ready = service.group.ready
+        if not ready:
             raise self._none_ready(service)
+        here = [container for container in ready if container.node.host_id == meta.host_id]
+        container = min(here or ready, key=lambda c: (c.lanes, c.calls_now))
         host_id = container.node.host_id
         if not host_id or host_id != meta.host_id:
             raise Unavailable(
@@ -74,7 +83,7 @@ class Leases:
     def _none_ready(self, service: Service) -> Unavailable:
         group = service.group
         leaving = any(c.group is group and c.state in _LEAVING for c in service.model.containers.values())
-        if leaving and group.container is None:
+        if leaving and not group.coming:
             return Unavailable(f"the container of {service.title} is about to leave", reason="draining")
         return Unavailable(f"no container of {service.title} is ready; a call brings one", reason="absent")
 

@@ -1,24 +1,62 @@
 """Kernels: registering, reconciling what they run with what is known, hearing their heart, losing them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
+from huterox_connector.core.accesses import Accesses
+from huterox_connector.core.books import Books
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.effects import Command, Effect
 from huterox_connector.core.events import ContainerReported, KernelBeat, KernelRegistered
+from huterox_connector.core.hotness import Hotness
+from huterox_connector.core.ids import ServiceId
 from huterox_connector.core.journal import Journal
+from huterox_connector.core.leaving import Leaving
 from huterox_connector.core.lifecycle import State, Step
+from huterox_connector.core.loading import Loading
+from huterox_connector.core.nodeindex import NodeIndex
 from huterox_connector.core.questions import Questions
-from huterox_connector.core.records import MIB, Container, Demand, Group, Model, Node
+from huterox_connector.core.reclaim import Reclaim
+from huterox_connector.core.records import Container, Group, Model, Node
 from huterox_connector.core.registry import Registry
-from huterox_connector.core.replacer import POLICIES
+from huterox_connector.core.replacer.base import Replacer
+from huterox_connector.core.replicas import Replicas
 from huterox_connector.core.residency import Residency
 from huterox_connector.core.usage import LaneUse
+from huterox_connector.core.vectors import MIB, Amounts, Charge
 from huterox_wire.kinds import Kind
-from huterox_wire.nodes import ContainerEvent, ContainerReport, ModelSpec, RegisteredMeta, RegisterMeta, Resources
+from huterox_wire.nodes import (
+    ContainerEvent,
+    ContainerReport,
+    HeartbeatMeta,
+    ModelSpec,
+    RegisteredMeta,
+    RegisterMeta,
+    Resources,
+)
+
+LANE_IDLE_US: Final = 60_000_000
+"""A service without a call in lanes for so long does not count as calling by them."""
 
 BREAKS_TOLD_S: Final = 1.0
 """How often the journal tells of broken lanes of one container, at most."""
+
+
+@dataclass(slots=True, frozen=True)
+class Parts:
+    """What kernels' news are passed on to."""
+
+    registry: Registry
+    books: Books
+    index: NodeIndex
+    loading: Loading
+    leaving: Leaving
+    residency: Residency
+    replicas: Replicas
+    reclaim: Reclaim
+    accesses: Accesses
+    lane_use: LaneUse
 
 
 class Nodes:
@@ -26,26 +64,35 @@ class Nodes:
 
     def __init__(
         self,
-        registry: Registry,
-        residency: Residency,
+        parts: Parts,
         questions: Questions,
         journal: Journal,
         epoch: int,
         config: CoreConfig,
+        replacers: Mapping[str, Callable[[], Replacer]],
     ) -> None:
-        self._registry = registry
-        self._residency = residency
+        self._registry = parts.registry
+        self._books = parts.books
+        self._index = parts.index
+        self._loading = parts.loading
+        self._leaving = parts.leaving
+        self._residency = parts.residency
+        self._replicas = parts.replicas
+        self._reclaim = parts.reclaim
+        self._accesses = parts.accesses
+        self._lane_use = parts.lane_use
         self._questions = questions
-        self._lane_use = LaneUse(registry.services, registry.containers)
         self._journal = journal
         self._epoch = epoch
         self._config = config
+        self._replacers = replacers
+        self.drained_names: set[str] = set()  # nodes that an operator has drained, registered or not
 
     def on_register(self, event: KernelRegistered, now_s: float) -> list[Effect]:
         """Take a kernel in. One name, one living kernel: a second one is left unanswered until the first is lost."""
         meta = event.meta
         effects: list[Effect] = []
-        known = self._registry.node_named(meta.node)
+        known = self._registry.nodes_by_name.get(meta.node)
         if known is not None and known.identity != event.identity:
             if now_s - known.last_heartbeat_s < self._config.node_timeout_s:
                 probe = Command(known.identity, Kind.HEARTBEAT, None)  # unreachable where that process has ended
@@ -53,8 +100,10 @@ class Nodes:
             effects += self.lose(known, "replaced by a kernel that was started anew", now_s)
             known = None
         node = known or self._add(event, now_s)
-        node.last_heartbeat_s = now_s
-        node.capacity = Demand(meta.capacity.slots, meta.capacity.host_bytes)
+        self._registry.heard(node, now_s)
+        node.capacity = _amounts(meta)
+        node.devices = {device.id: device.name for device in meta.capacity.devices}
+        self._books.limit(node, _amounts(meta))
         node.host_id = meta.host_id
         effects.append(Command(node.identity, Kind.REGISTER, RegisteredMeta(self._epoch, self._config.heartbeat_s)))
         effects.append(
@@ -75,6 +124,7 @@ class Nodes:
 
     def _add(self, event: KernelRegistered, now_s: float) -> Node:
         meta = event.meta
+        policy = self._config.node_policies.get(meta.node, self._config.policy)
         node = Node(
             name=meta.node,
             identity=event.identity,
@@ -82,12 +132,16 @@ class Nodes:
             host=meta.host,
             pid=meta.pid,
             version=meta.version,
-            capacity=Demand(meta.capacity.slots, meta.capacity.host_bytes),
-            replacer=POLICIES[self._config.policy](),
+            capacity=_amounts(meta),
+            limit=_amounts(meta),
+            replacer=self._replacers[policy](),
+            policy=policy,
             registered_at=self._journal.at(now_s),
             last_heartbeat_s=now_s,
         )
-        self._registry.nodes[node.identity] = node
+        node.drained = node.name in self.drained_names
+        self._registry.add_node(node)
+        self._index.add(node)
         return node
 
     def _reconcile(self, node: Node, meta: RegisterMeta, now_s: float) -> list[Effect]:
@@ -98,7 +152,7 @@ class Nodes:
                 effects += self._residency.ended(container, "node_lost", "the kernel no longer has it", "", now_s)
         for report in _least_recently_used_first(meta.containers):
             if (known := node.containers.get(report.container)) is not None:
-                self._see(known, report, now_s)
+                effects += self._see(known, report, now_s)
             elif report.state != "gone":
                 effects += self._adopt(node, report, now_s)
         return effects
@@ -106,24 +160,24 @@ class Nodes:
     def _adopt(self, node: Node, report: ContainerReport, now_s: float) -> list[Effect]:
         """A container that runs but is not known here: another switchboard, or this one before a restart, made it."""
         model = self._registry.models.get(report.model)
-        if (
-            model is None
-            or model.spec.version != report.version
-            or report.state not in ("ready", "creating")
-            or self._registry.group_of(model, 0).container is not None
-        ):
+        if model is None or model.spec.version != report.version or report.state not in ("ready", "creating"):
             return self._close_stray(node, report, now_s)
-        container = self._container_of(node, report, model, self._registry.group_of(model, 0), now_s)
-        self._registry.add_container(container)
+        group = self._registry.group_of(model, 0, now_s)
+        needless = report.state == "creating" and group.resident
+        if needless or len(group.ready) + len(group.coming) >= model.spec.replicas_max:
+            return self._close_stray(node, report, now_s)
+        container = self._container_of(node, report, model, group, now_s)
+        self._books.enter(container)
         adopted: list[Effect] = [
             self._journal.record("adopt", f"{model.name} {container.title}", container.reason, now_s, node=node.name)
         ]
         if report.state == "creating":
-            container.step(Step.COMMANDED, now_s)
+            self._books.step(container, Step.COMMANDED, now_s)
             return adopted
-        container.step(Step.ADOPTED, now_s)
-        container.ready_s = now_s
-        return adopted + self._residency.resident(container, now_s)
+        self._books.step(container, Step.ADOPTED, now_s)
+        container.ready_s = container.counted_s = now_s
+        self._reclaim.watch(container)
+        return adopted + self._loading.resident(container, now_s)
 
     def _close_stray(self, node: Node, report: ContainerReport, now_s: float) -> list[Effect]:
         """Nobody has a use for it. Its memory counts until it is gone, so it gets a record too.
@@ -137,32 +191,46 @@ class Nodes:
             resources=Resources(host_mb=report.host_bytes // MIB),
         )
         model = Model(spec, 0.0)
-        container = self._container_of(node, report, model, Group((spec.name, 0), model), now_s)
-        self._registry.add_container(container)
-        container.step(Step.COMMANDED if report.state == "creating" else Step.ADOPTED, now_s)
-        container.ready_s = now_s
-        return self._residency.evict(container, "the switchboard has no use for it", now_s)
+        group = Group((spec.name, 0), model, Hotness(now_s))
+        container = self._container_of(node, report, model, group, now_s)
+        self._books.enter(container)
+        self._books.step(container, Step.COMMANDED if report.state == "creating" else Step.ADOPTED, now_s)
+        container.ready_s = container.counted_s = now_s
+        return self._leaving.evict(container, "the switchboard has no use for it", now_s, kind="reclaim")
 
     def _container_of(self, node: Node, report: ContainerReport, model: Model, group: Group, now_s: float) -> Container:
         """Its counters begin at what the kernel reports, calls in lanes among them; services get their share once."""
+        declared = model.spec.resources
+        charge = Charge(
+            1,
+            report.host_bytes or declared.host_mb * MIB,
+            report.device,
+            (report.device_bytes or declared.gpu_mb * MIB) if report.device else 0,
+        )
         container = Container(
             id=report.container,
             model=model,
             spec=model.spec,
             group=group,
             node=node,
-            demand=model.demand,
+            charge=charge,
+            reserved=charge,
             created_at=report.started_s,
             created_s=now_s,
             reason="adopted when its kernel registered",
             pid=report.pid,
+            pid_started=report.pid_started,
+            load_s=model.footprints.load_s(node.name),
             lanes=report.lanes,
             lane_calls=report.lane_calls,
             hits=report.requests,
             errors=report.errors,
             measured_host_bytes=report.host_bytes,
         )
-        container.last_hit_s = self._lane_use.count(container.id, report.lane_usage, now_s).last_s
+        fresh = self._lane_use.count(container.id, report.lane_usage, now_s)
+        container.last_hit_s = fresh.last_s
+        container.lane_services = _lane_services(report)
+        group.calls += fresh.calls
         return container
 
     def on_beat(self, event: KernelBeat, now_s: float) -> list[Effect]:
@@ -171,20 +239,45 @@ class Nodes:
         if node is None:
             again = RegisteredMeta(self._epoch, self._config.heartbeat_s, again=True)
             return [Command(event.identity, Kind.REGISTER, again)]
-        node.last_heartbeat_s = now_s
-        node.host_bytes_free = event.meta.host_bytes_free
+        self._registry.heard(node, now_s)
         effects: list[Effect] = [Command(event.identity, Kind.HEARTBEAT, None)]
         for report in _least_recently_used_first(event.meta.containers):
             if (container := node.containers.get(report.container)) is not None:
-                self._see(container, report, now_s)
-        return effects + self._residency.remind(node, now_s)
+                effects += self._see(container, report, now_s)
+        self._count_foreign_use(node, event.meta)
+        effects += self._leaving.remind(node, now_s)
+        for group in {container.group.key: container.group for container in node.containers.values()}.values():
+            effects += self._replicas.look(group, now_s)
+        if node.drained:
+            effects += self._replicas.move_from(node, now_s)
+        return effects + self._reclaim.relieve(node, now_s)
 
-    def _see(self, container: Container, report: ContainerReport, now_s: float) -> None:
+    def _see(self, container: Container, report: ContainerReport, now_s: float) -> list[Effect]:
         """Note what a kernel tells of a container that is known."""
-        container.pid = report.pid
-        container.measured_host_bytes = report.host_bytes or container.measured_host_bytes
+        container.pid, container.pid_started = report.pid, report.pid_started
         container.lanes, container.lane_calls = report.lanes, report.lane_calls
+        container.lane_services = _lane_services(report)
         self._count_lanes(container, report, now_s)
+        if container.state is State.READY:
+            self._accesses.hold(container, now_s)
+        return self._loading.measure(container, report.host_bytes, report.device_bytes)
+
+    def _count_foreign_use(self, node: Node, meta: HeartbeatMeta) -> None:
+        """What others have taken of the node is not the containers' to have.
+
+        They may hold what they hold now and what is free beside. What is loading is taken to have its memory already:
+        how much of it is not free any more, nobody knows.
+        """
+        node.host_bytes_free = meta.host_bytes_free
+        node.device_bytes_free = {device.id: device.nbytes for device in meta.devices}
+        limit = Amounts(node.capacity.slots, node.capacity.host_bytes, dict(node.capacity.devices))
+        if meta.host_bytes_free:
+            limit.host_bytes = min(limit.host_bytes, meta.host_bytes_free + node.present.host_bytes)
+        for device, free in node.device_bytes_free.items():
+            if device in limit.devices:
+                held = node.present.devices.get(device, 0)
+                limit.devices[device] = min(limit.devices[device], free + held)
+        self._books.limit(node, limit)
 
     def _count_lanes(self, container: Container, report: ContainerReport | ContainerEvent, now_s: float) -> None:
         """Calls by lanes are hits like others."""
@@ -193,6 +286,7 @@ class Nodes:
         container.errors += fresh.errors
         container.last_hit_s = max(container.last_hit_s, fresh.last_s)
         if fresh.calls:
+            container.group.calls += fresh.calls
             container.node.replacer.record_access(container.id, fresh.calls)
 
     def on_report(self, event: ContainerReported, now_s: float) -> list[Effect]:
@@ -204,17 +298,24 @@ class Nodes:
             return self._on_late_report(report, now_s)
         match report.what:
             case "loading":
-                container.pid = report.pid
+                container.pid, container.pid_started = report.pid, report.pid_started
             case "ready":
-                return self._residency.ready(container, report, now_s)
+                return self._on_ready(container, report, now_s)
             case "drained":
-                return self._residency.lanes_ended(container, now_s)
+                return self._leaving.lanes_ended(container, now_s)
             case "lane_broken":
                 return self._on_lane_broken(container, report.reason, now_s)
             case "gone":
                 self._count_lanes(container, report, now_s)
                 return self._residency.ended(container, report.cause, report.reason, report.traceback, now_s)
         return []
+
+    def _on_ready(self, container: Container, report: ContainerEvent, now_s: float) -> list[Effect]:
+        effects = self._loading.ready(container, report, now_s)
+        if container.state is not State.READY:
+            return effects
+        self._reclaim.watch(container)
+        return effects + self._replicas.joined(container, now_s)
 
     def _on_lane_broken(self, container: Container, reason: str, now_s: float) -> list[Effect]:
         """A caller wrote nonsense. It can do so again and again, and the journal tells of it once in a while."""
@@ -237,7 +338,8 @@ class Nodes:
 
     def lose(self, node: Node, reason: str, now_s: float) -> list[Effect]:
         """A kernel is gone, and its containers with it. Their calls end; faults load elsewhere."""
-        del self._registry.nodes[node.identity]
+        self._registry.remove_node(node)
+        self._index.remove(node)
         effects: list[Effect] = [
             self._journal.record("node.lost", node.name, reason, now_s, containers=len(node.containers))
         ]
@@ -249,11 +351,41 @@ class Nodes:
 
     def lose_silent(self, now_s: float) -> list[Effect]:
         effects: list[Effect] = []
-        for node in list(self._registry.nodes.values()):
+        while self._registry.nodes:
+            node = next(iter(self._registry.nodes.values()))  # the one that has been silent for the longest time
             silent_s = now_s - node.last_heartbeat_s
-            if silent_s > self._config.node_timeout_s:
-                effects += self.lose(node, f"no heartbeat for {silent_s:.1f} s", now_s)
+            if silent_s <= self._config.node_timeout_s:
+                break
+            effects += self.lose(node, f"no heartbeat for {silent_s:.1f} s", now_s)
         return effects
+
+    # The operator's hand.
+
+    def drain(self, node: Node, now_s: float) -> list[Effect]:
+        """Load nothing there any more; what is there moves away."""
+        node.drained = True
+        self.drained_names.add(node.name)
+        reason = f"an operator drained it: {len(node.containers)} containers move away"
+        drained = self._journal.record("node.drained", node.name, reason, now_s)
+        return [drained, *self._replicas.move_from(node, now_s)]
+
+    def resume(self, name: str, now_s: float) -> list[Effect]:
+        """Loads may go there again."""
+        self.drained_names.discard(name)
+        if (node := self._registry.nodes_by_name.get(name)) is not None:
+            node.drained = False
+        resumed = self._journal.record("node.resumed", name, "an operator opened it again", now_s)
+        return [resumed, *self._residency.retry(now_s)]
+
+
+def _amounts(meta: RegisterMeta) -> Amounts:
+    capacity = meta.capacity
+    return Amounts(capacity.slots, capacity.host_bytes, {device.id: device.nbytes for device in capacity.devices})
+
+
+def _lane_services(report: ContainerReport) -> tuple[ServiceId, ...]:
+    """Whose callers have called by lanes lately."""
+    return tuple(usage.service for usage in report.lane_usage if usage.idle_us < LANE_IDLE_US)
 
 
 def _least_recently_used_first(reports: Iterable[ContainerReport]) -> list[ContainerReport]:

@@ -1,150 +1,174 @@
-"""Where a container goes, and who must leave for it. Pure functions of the records; nothing is changed here.
+"""Where a container goes: the node, the device, and who must leave for it. Pure functions of the records.
 
-Room is counted twice. What is *present* holds memory now: a container that is draining or closing still does, until the
-kernel says that its memory is back. What *stays* is what will be left once those have gone, with every plan already
-made. A plan is made against what stays, and carried out when what is present leaves room.
+Every node that is looked at gives one option or none; a ranking says which is best. Rankings are pluggable: a function
+from an option to a tuple, the smallest wins; `PLACEMENTS` names them for the configuration.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from math import inf, log2
+from typing import Any, Final
 
 from huterox_connector.core.config import CoreConfig
-from huterox_connector.core.lifecycle import State
-from huterox_connector.core.records import NOTHING, Container, Demand, Node
+from huterox_connector.core.guards import LEAVING, Wish
+from huterox_connector.core.nodeindex import NodeIndex
+from huterox_connector.core.records import Container, Group, Model, Node
+from huterox_connector.core.vectors import MIB, Amounts, Charge
+from huterox_connector.core.victims import Victims, find_victims
 
-_LEAVING = frozenset({State.DRAINING, State.CLOSING})
+Rank = tuple[Any, ...]
 
 
 @dataclass(slots=True, frozen=True)
 class Place:
-    """The answer: the node, and the containers that must leave it first."""
+    """One option: a node, what is taken of it, and who must leave it first (None: nobody)."""
 
     node: Node
-    victims: tuple[Container, ...] = ()
+    charge: Charge
+    victims: Victims | None
+    replicas_here: int  # containers of the same group on that node
+    load_s: float  # as far as is known; 0: it is not
+
+    @property
+    def leaving(self) -> tuple[Container, ...]:
+        return self.victims.containers if self.victims is not None else ()
 
 
-def total(containers: Iterable[Container]) -> Demand:
-    return sum((container.demand for container in containers), NOTHING)
+def _free_share(place: Place) -> float:
+    """What would be left of the node's scarcest resource, as a share."""
+    room, capacity = place.node.room, place.node.capacity
+    shares = [room.slots / max(1, capacity.slots), room.host_bytes / max(1, capacity.host_bytes)]
+    if place.charge.device:
+        device = place.charge.device
+        shares.append(room.devices.get(device, 0) / max(1, capacity.devices.get(device, 0)))
+    return min(shares)
 
 
-def present(node: Node) -> Demand:
-    """What holds memory now."""
-    return total(c for c in node.containers.values() if c.state is not State.PLANNED)
+def _begin(place: Place) -> Rank:
+    """What every ranking begins with: no eviction before the cheapest one, idle victims before busy ones."""
+    victims = place.victims
+    if victims is None:
+        return (0, 0.0, 0)
+    return (2 if victims.busy else 1, victims.cost_s, len(victims.containers))
 
 
-def staying(node: Node) -> Demand:
-    """What will hold memory once everything that is leaving has left and every plan is carried out."""
-    return total(c for c in node.containers.values() if c.state not in _LEAVING)
+def _load_step(place: Place) -> int:
+    """Load times that differ by less than half count as equal: the disk was busy, or it was not."""
+    return round(log2(max(place.load_s, 0.01))) if place.load_s else 0
 
 
-def protected_until_s(container: Container, config: CoreConfig) -> float:
-    """The end of a container's minimum residency: a multiple of what its load cost, within bounds."""
-    stay_s = min(
-        max(config.residency_min_s, config.residency_load_factor * container.load_s),
-        max(config.residency_max_s, config.residency_min_s),
-    )
-    return container.ready_s + stay_s
+def spread(place: Place) -> Rank:
+    """Replicas apart, then where it loads fast, then the emptiest node: room for all to breathe."""
+    return (*_begin(place), place.replicas_here, not place.charge.device, _load_step(place), -_free_share(place))
 
 
-def why_it_stays(container: Container, now_s: float, config: CoreConfig) -> str:
-    """Why a container may not leave now; empty where it may."""
-    if container.group.pinned:
-        return "pinned"
-    if container.group.dedicated:
-        return "dedicated"
-    if container.state is not State.READY:
-        return str(container.state)
-    if (left_s := protected_until_s(container, config) - now_s) > 0:
-        return f"loaded {now_s - container.ready_s:.1f} s ago, protected for another {left_s:.1f} s"
-    if container.calls_now:
-        return f"{container.calls_now} calls in flight"
+def pack(place: Place) -> Rank:
+    """Replicas apart, then where it loads fast, then the fullest node that takes it: the big find free ones."""
+    return (*_begin(place), place.replicas_here, not place.charge.device, _load_step(place), _free_share(place))
+
+
+PLACEMENTS: Final[dict[str, Callable[[Place], Rank]]] = {"spread": spread, "pack": pack}
+
+
+def is_open(node: Node, group: Group, now_s: float, config: CoreConfig) -> bool:
+    """Whether anything may be loaded there for `group`: not drained, healthy, and not claimed for another."""
+    if node.drained or now_s < node.sick_until_s or now_s - node.last_heartbeat_s > config.node_suspect_s:
+        return False
+    return node.claim is None or node.claim is group
+
+
+def why_closed(node: Node, group: Group, now_s: float, config: CoreConfig) -> str:
+    """Why nothing is loaded there; empty where something may be."""
+    if node.drained:
+        return "drained by an operator"
+    if now_s < node.sick_until_s:
+        return f"unhealthy: loads of {', '.join(sorted(node.failures))} failed one after another"
+    if (silent_s := now_s - node.last_heartbeat_s) > config.node_suspect_s:
+        return f"silent for {silent_s:.1f} s"
+    if node.claim is not None and node.claim is not group:
+        return f"kept for {node.claim.model.name}, which has waited longest"
     return ""
 
 
-def may_ever_leave(container: Container) -> bool:
-    return not (container.group.pinned or container.group.dedicated)
+def charges_on(model: Model, node: Node) -> Iterator[Charge]:
+    """What a container of `model` would take there, for each device that it could use.
 
-
-def find_place(demand: Demand, nodes: Iterable[Node], now_s: float, config: CoreConfig) -> Place | None:
-    """The best place for `demand` now, or None.
-
-    A node where it fits as things stand comes first, the emptiest of them; then the node where making room costs the
-    least reload time. Containers with calls in flight are drained only where idle ones do not free enough.
+    Measured on that node, else measured on another, else declared.
     """
-    best: tuple[tuple[float, ...], Place] | None = None
+    spec = model.spec
+    if spec.device != "cpu":
+        for device in node.capacity.devices:
+            host_bytes, device_bytes = _sizes(model, node, on_device=True)
+            yield Charge(1, host_bytes, device, device_bytes)
+    if spec.device != "cuda":
+        yield Charge(1, _sizes(model, node, on_device=False)[0])
+
+
+def _sizes(model: Model, node: Node, *, on_device: bool) -> tuple[int, int]:
+    seen = model.footprints.on(node.name)
+    if seen is None or seen.on_device != on_device:
+        seen = model.footprints.anywhere(on_device)
+    if seen is not None:
+        return seen.host_bytes, seen.device_bytes
+    declared = model.spec.resources
+    return declared.host_mb * MIB, declared.gpu_mb * MIB
+
+
+def declared_charge(model: Model) -> Charge:
+    """What a model asks for wherever it goes: for texts about nodes that it does not fit on."""
+    resources, on_device = model.spec.resources, model.spec.device == "cuda"
+    seen = model.footprints.anywhere(on_device)
+    if seen is not None:
+        return Charge(1, seen.host_bytes, "", seen.device_bytes)
+    return Charge(1, resources.host_mb * MIB, "", resources.gpu_mb * MIB if on_device else 0)
+
+
+def candidates(group: Group, index: NodeIndex, now_s: float, config: CoreConfig) -> list[Node]:
+    """Nodes to look at for a container of `group`."""
+    model = group.model
+    found = index.candidates(on_device=model.spec.device != "cpu", known=model.footprints.nodes())
+    return [node for node in found if is_open(node, group, now_s, config)]
+
+
+def find_place(
+    wish: Wish, nodes: Iterable[Node], now_s: float, config: CoreConfig, *, may_evict: bool = True
+) -> Place | None:
+    """The best place for one more container of the wish's group on one of `nodes`, or None."""
+    model = wish.group.model
+    rank = PLACEMENTS[config.placement]
+    best: tuple[Rank, Place] | None = None
     for node in nodes:
-        room = node.capacity - staying(node)
-        if demand.fits(room):
-            score: tuple[float, ...] = (0, -room.host_bytes, -room.slots)
-            place = Place(node)
-        elif victims := find_victims(demand, node, room, now_s, config):
-            cost_s = sum(victim.load_s for victim in victims)
-            score = (1 + any(victim.calls_now for victim in victims), cost_s, len(victims))
-            place = Place(node, victims)
-        else:
-            continue
-        if best is None or score < best[0]:
-            best = (score, place)
+        replicas = sum(container.node is node for container in (*wish.group.ready, *wish.group.coming.values()))
+        for charge in charges_on(model, node):
+            if (place := _place_on(node, charge, wish, replicas, now_s, config, may_evict)) is None:
+                continue
+            ranked = rank(place)
+            if best is None or ranked < best[0]:
+                best = (ranked, place)
     return best[1] if best else None
 
 
-def find_victims(demand: Demand, node: Node, room: Demand, now_s: float, config: CoreConfig) -> tuple[Container, ...]:
-    """Who leaves, in the replacer's order and no more than needed; empty where it cannot be enough."""
-    ready = [c for c in node.containers.values() if c.state is State.READY and may_ever_leave(c)]
-    old_enough = [c for c in ready if protected_until_s(c, config) <= now_s]
-    idle = {c.id: c for c in old_enough if not c.calls_now}
-    busy = {c.id: c for c in old_enough if c.calls_now}
-    chosen: list[Container] = []
-    for candidates in (idle, busy):
-        while candidates and not demand.fits(room):
-            if (victim_id := node.replacer.victim(candidates)) is None:
-                break
-            victim = candidates.pop(victim_id)
-            chosen.append(victim)
-            room = room + victim.demand
-    if not demand.fits(room):
-        return ()
-    return _without_needless(chosen, demand, room)
+def _place_on(
+    node: Node, charge: Charge, wish: Wish, replicas: int, now_s: float, config: CoreConfig, may_evict: bool
+) -> Place | None:
+    load_s = wish.group.model.footprints.load_s(node.name)
+    if node.room.hold(charge):
+        return Place(node, charge, None, replicas, load_s)
+    if not may_evict or not node.limit.hold(charge):
+        return None
+    victims = find_victims(charge, node, wish, now_s, config)
+    return Place(node, charge, victims, replicas, load_s) if victims is not None else None
 
 
-def _without_needless(chosen: list[Container], demand: Demand, room: Demand) -> tuple[Container, ...]:
-    """Spare those that turned out not to be needed, the ones ranked safest first."""
-    for container in reversed(list(chosen)):
-        if demand.fits(room - container.demand):
-            chosen.remove(container)
-            room = room - container.demand
-    return tuple(chosen)
+def fits_beside_the_firm(model: Model, node: Node) -> bool:
+    """Whether the node could take the model if everything left that ever may."""
+    room = node.limit.less(Amounts())
+    for container in node.containers.values():
+        if container.group.firm and container.state not in LEAVING:
+            room.remove(container.charge)
+    return any(room.hold(charge) for charge in charges_on(model, node))
 
 
-def hopeless(demand: Demand, nodes: Iterable[Node]) -> bool:
-    """Whether no waiting can help: on every node, what may never leave keeps too much."""
-    for node in nodes:
-        for_ever = total(c for c in node.containers.values() if c.state not in _LEAVING and not may_ever_leave(c))
-        if demand.fits(node.capacity - for_ever):
-            return False
-    return True
-
-
-def interrupt_facts(demand: Demand, nodes: Iterable[Node], now_s: float, config: CoreConfig) -> dict[str, Any]:
-    """The numbers of a ResourceInterrupt: needed, free, and held by whom."""
-    return {
-        "needed": demand.facts(),
-        "nodes": [
-            {
-                "node": node.name,
-                "capacity": node.capacity.facts(),
-                "free": (node.capacity - present(node)).facts(),
-                "held_by": [
-                    {
-                        "container": c.title,
-                        "model": c.spec.name,
-                        **c.demand.facts(),
-                        "stays_because": why_it_stays(c, now_s, config) or "nothing: it could leave",
-                    }
-                    for c in node.containers.values()
-                ],
-            }
-            for node in nodes
-        ],
-    }
+def seconds(at_s: float, now_s: float) -> float | None:
+    """How long until `at_s`; None: for ever."""
+    return None if at_s == inf else round(max(0.0, at_s - now_s), 3)

@@ -1,4 +1,4 @@
-"""What the switchboard knows: models, services, containers, nodes. Plain records, changed by the core alone."""
+"""What the switchboard knows: models, services, groups, containers, nodes. Plain records, changed by the core alone."""
 
 import struct
 from collections import deque
@@ -6,40 +6,23 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Final
 
+from huterox_connector.core.footprints import Footprints
+from huterox_connector.core.ghosts import Ghosts
+from huterox_connector.core.hotness import Hotness
 from huterox_connector.core.ids import ContainerId, ServiceId, text_of
 from huterox_connector.core.lifecycle import State, Step, after
 from huterox_connector.core.replacer.base import Replacer
+from huterox_connector.core.vectors import Amounts, Charge
 from huterox_wire.nodes import ModelSpec
 
-MIB: Final = 1024 * 1024
 ROUTE_PREFIX: Final = struct.Struct("<Q")
 """What stands before the caller's identity in the route frame between switchboard and kernel: the container's id."""
 
-
-@dataclass(slots=True, frozen=True)
-class Demand:
-    """What a container takes from its node, or a node has."""
-
-    slots: int
-    host_bytes: int
-
-    def __add__(self, other: "Demand") -> "Demand":
-        return Demand(self.slots + other.slots, self.host_bytes + other.host_bytes)
-
-    def __sub__(self, other: "Demand") -> "Demand":
-        return Demand(self.slots - other.slots, self.host_bytes - other.host_bytes)
-
-    def fits(self, room: "Demand") -> bool:
-        return self.slots <= room.slots and self.host_bytes <= room.host_bytes
-
-    def facts(self) -> dict[str, int]:
-        return {"slots": self.slots, "host_mb": self.host_bytes // MIB}
+GroupKey = tuple[str, ServiceId]
+"""The model's name, and the service that the group is dedicated to; 0: it is shared."""
 
 
-NOTHING: Final = Demand(0, 0)
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Model:
     """A program on disk, as it was deployed."""
 
@@ -47,18 +30,15 @@ class Model:
     deployed_at: float
     services: dict[ServiceId, "Service"] = field(default_factory=dict)
     containers: dict[ContainerId, "Container"] = field(default_factory=dict)
-    load_s: float = 0.0  # how long the last load took
+    lenders: dict[ServiceId, "Service"] = field(default_factory=dict)  # whose containers others may use
+    footprints: Footprints = field(default_factory=Footprints)
 
     @property
     def name(self) -> str:
         return self.spec.name
 
-    @property
-    def demand(self) -> Demand:
-        return Demand(1, self.spec.resources.host_mb * MIB)
 
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class WaitingCall:
     """A call whose model is not resident. It holds its frames until it can be forwarded or ends."""
 
@@ -71,34 +51,75 @@ class WaitingCall:
     nbytes: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Group:
     """Services that share containers: all `shared` and `pinned` ones of a model, or one `dedicated` one.
 
-    `failures` counts loads that failed in a row; until `retry_at_s` calls are answered with `last_error`.
+    `ready` is the page table's entry: who takes calls now, in the order in which they became ready. `failures` counts
+    loads that failed in a row; until `retry_at_s` calls are answered with `last_error`.
     """
 
-    key: tuple[str, ServiceId]
+    key: GroupKey
     model: Model
+    hotness: Hotness
     services: dict[ServiceId, "Service"] = field(default_factory=dict)
-    container: "Container | None" = None
+    ready: list["Container"] = field(default_factory=list)
+    coming: dict[ContainerId, "Container"] = field(default_factory=dict)  # planned or loading
+    accessed: dict[ServiceId, "Service"] = field(default_factory=dict)  # called in this window
+    recent: dict[ServiceId, "Service"] = field(default_factory=dict)  # called in the last one
+    holders: list[ServiceId] = field(default_factory=list)  # who used it last, and pays for its memory
+    host_byte_s: float = 0.0  # memory held times seconds, not charged to anybody yet
+    device_byte_s: float = 0.0
     waiting: deque[WaitingCall] = field(default_factory=deque)
+    calls: int = 0  # asked of it, resident or not
+    pins: int = 0  # of its services that are pinned
+    pressed_since_s: float | None = None  # since when calls have queued at its containers
+    relaxed_since_s: float | None = None  # since when it has had more containers than it needs
+    replica_refused_s: float = -inf  # when the journal was last told that another one does not fit
     failures: int = 0
     retry_at_s: float = 0.0
     last_error: Exception | None = None
 
     @property
     def pinned(self) -> bool:
-        return any(service.tier == "pinned" for service in self.services.values())
+        return self.pins > 0
 
     @property
     def dedicated(self) -> bool:
         return self.key[1] != 0
 
+    @property
+    def firm(self) -> bool:
+        """Whether its containers may never leave to make room."""
+        return self.pins > 0 or self.key[1] != 0
+
+    @property
+    def resident(self) -> bool:
+        """Whether it has a container that is ready or on its way."""
+        return bool(self.ready or self.coming)
+
+
+@dataclass(slots=True, eq=False)
+class Usage:
+    """What was used, in all. `byte_s` is memory held times seconds."""
+
+    calls: int = 0
+    errors: int = 0
+    busy_s: float = 0.0
+    host_byte_s: float = 0.0
+    device_byte_s: float = 0.0
+    faults: int = 0  # calls that found no container
+    refused: int = 0  # of these, the ones that ended in a ResourceInterrupt
+
 
 @dataclass(slots=True, eq=False)
 class Service:
-    """A virtual container: one tenant's service. `container` is set while a call can be forwarded."""
+    """A virtual container: one tenant's service.
+
+    `in_flight_max` is its quota, 0 for none: so many of its calls may be in flight, routed ones; it gets no lanes then.
+    `lend`, of a dedicated one: others of its model may use its container while it is idle. `accessed` is the bit of the
+    page table: set by a call, cleared by the sweep.
+    """
 
     id: ServiceId
     name: str
@@ -107,11 +128,20 @@ class Service:
     created_at: float
     model: Model
     group: Group
-    container: "Container | None" = None
+    in_flight_max: int = 0
+    lend: bool = False
+    info: dict[str, str] = field(default_factory=dict)
+    created_s: float = 0.0
+    in_flight: int = 0
+    accessed: bool = False
     hits: int = 0
     errors: int = 0
     busy_s: float = 0.0
     last_hit_s: float = 0.0
+    host_byte_s: float = 0.0
+    device_byte_s: float = 0.0
+    faults: int = 0
+    refused: int = 0
 
     @property
     def title(self) -> str:
@@ -127,14 +157,19 @@ class Container:
     spec: ModelSpec  # as it was when the container was planned; the model may have been deployed anew since
     group: Group
     node: "Node"
-    demand: Demand
+    charge: Charge  # what admission counts for it now
+    reserved: Charge  # what was reserved before it was measured
     created_at: float
     created_s: float
     reason: str
     state: State = State.PLANNED
     route_prefix: bytes = b""
     pid: int = 0
+    pid_started: int = 0
     in_flight: int = 0  # routed calls
+    borrowed: int = 0  # of these, calls of services that it does not belong to
+    lent_told: bool = False  # the journal knows that it is lent
+    lane_services: tuple[ServiceId, ...] = ()  # whose callers have called by lanes lately
     lanes: int = 0  # of callers, as its kernel last reported
     lane_calls: int = 0  # that its worker has taken out of them and not answered yet
     lanes_ended: bool = False  # no lane is left and none will be: its kernel has answered DRAIN
@@ -146,7 +181,9 @@ class Container:
     last_hit_s: float = 0.0
     ready_s: float = 0.0
     load_s: float = 0.0
+    counted_s: float = 0.0  # until when the memory that it holds has been charged to services
     measured_host_bytes: int = 0
+    measured_device_bytes: int = 0
     timings_s: dict[str, float] = field(default_factory=dict)
     history: list[str] = field(default_factory=list)
 
@@ -162,15 +199,25 @@ class Container:
         """Calls in flight, routed ones and those in lanes; the latter as of the last heartbeat."""
         return self.in_flight + self.lane_calls
 
+    @property
+    def used_s(self) -> float:
+        """When it was last called, or became ready."""
+        return max(self.last_hit_s, self.ready_s)
+
     def step(self, step: Step, now_s: float) -> None:
-        """Move along the life cycle's table."""
+        """Move along the life cycle's table. For `Books` alone, which keeps the sums."""
         self.state = after(self.state, step, f"container {self.title} ({', '.join(self.history)})")
         self.history.append(f"{step} at {now_s:.3f}")
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One kernel, as it last reported itself. `identity` is its socket's."""
+    """One kernel, as it last reported itself. `identity` is its socket's.
+
+    Room is counted twice. `present` is what holds memory now: a container that is draining or closing still does, until
+    the kernel says that its memory is back. `staying` is what will be left once those have gone, with every plan
+    carried out. A plan is made against what stays, and carried out when what is present leaves room.
+    """
 
     name: str
     identity: bytes
@@ -178,10 +225,27 @@ class Node:
     host: str
     pid: int
     version: str
-    capacity: Demand
+    capacity: Amounts  # what it offers to containers
+    limit: Amounts  # the same, less what others have taken of it
     replacer: Replacer
+    policy: str
     registered_at: float
     last_heartbeat_s: float
     host_id: str = ""  # the machine; empty: it gives no lanes
+    devices: dict[str, str] = field(default_factory=dict)  # their names, by id
     containers: dict[ContainerId, Container] = field(default_factory=dict)
+    present: Amounts = field(default_factory=Amounts)
+    staying: Amounts = field(default_factory=Amounts)
+    ghosts: Ghosts = field(default_factory=Ghosts)
     host_bytes_free: int = 0
+    device_bytes_free: dict[str, int] = field(default_factory=dict)
+    drained: bool = False  # by an operator: nothing is loaded here, and what is here moves away
+    claim: Group | None = None  # for whom everything else waits here
+    claimed_s: float = 0.0
+    failures: dict[str, str] = field(default_factory=dict)  # loads that failed here since one went well: model -> cause
+    sick_until_s: float = -inf
+
+    @property
+    def room(self) -> Amounts:
+        """What is left once all that leaves has left, every plan carried out."""
+        return self.limit.less(self.staying)

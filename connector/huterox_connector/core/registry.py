@@ -1,18 +1,22 @@
 """Who exists: models, services, groups, containers, nodes; and the page table that leads from one to the other.
 
-The page table is the field `Service.container`: set while a call can be forwarded, None where a call is a fault.
+The page table is the list `Group.ready`: the containers that take the calls of the group's services. Empty, a call is
+a fault.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Final
 
+from huterox_connector.core.accesses import is_accessed
+from huterox_connector.core.hotness import Hotness
 from huterox_connector.core.ids import ContainerId, ServiceId
 from huterox_connector.core.lifecycle import State
-from huterox_connector.core.records import Container, Group, Model, Node, Service
+from huterox_connector.core.records import Container, Group, GroupKey, Model, Node, Service, Usage
 from huterox_wire.errors import NotFound
 from huterox_wire.nodes import ModelSpec
 
 DEPARTED_MAX: Final = 256
+_ON_ITS_WAY: Final = frozenset({State.PLANNED, State.CREATING})
 
 
 class Registry:
@@ -21,10 +25,12 @@ class Registry:
     def __init__(self) -> None:
         self.models: dict[str, Model] = {}
         self.services: dict[ServiceId, Service] = {}
-        self.groups: dict[tuple[str, ServiceId], Group] = {}
+        self.groups: dict[GroupKey, Group] = {}
         self.containers: dict[ContainerId, Container] = {}
-        self.nodes: dict[bytes, Node] = {}
+        self.nodes: OrderedDict[bytes, Node] = OrderedDict()  # who has been silent for the longest time comes first
+        self.nodes_by_name: dict[str, Node] = {}
         self.departed: deque[Container] = deque(maxlen=DEPARTED_MAX)  # the last that are gone, for their logs
+        self.past_usage: dict[str, Usage] = {}  # of services that were deleted, by tenant
         self._service_ids: dict[tuple[str, str], ServiceId] = {}
 
     # Look-ups that name what is missing.
@@ -43,76 +49,119 @@ class Registry:
             raise NotFound(f"tenant {tenant!r} has no service named {name!r}", service=name, tenant=tenant)
         return service
 
-    def node_named(self, name: str) -> Node | None:
-        return next((node for node in self.nodes.values() if node.name == name), None)
+    def node(self, name: str) -> Node:
+        if (node := self.nodes_by_name.get(name)) is None:
+            raise NotFound(f"no node named {name!r} is registered", node=name)
+        return node
 
     # Adding and removing.
 
     def put_model(self, spec: ModelSpec, deployed_at: float) -> Model:
-        """Add a model, or give a known one its new specification."""
+        """Add a model, or give a known one its new specification; what was measured holds for one version alone."""
         if (model := self.models.get(spec.name)) is None:
             model = self.models[spec.name] = Model(spec, deployed_at)
-        else:
-            model.spec, model.deployed_at, model.load_s = spec, deployed_at, 0.0
+            return model
+        if model.spec != spec:
+            model.footprints.clear()
+        model.spec, model.deployed_at = spec, deployed_at
         return model
 
     def remove_model(self, model: Model) -> None:
         """The model must have no service any more."""
         del self.models[model.name]
-        self.groups.pop((model.name, 0), None)
+        if (group := self.groups.get((model.name, 0))) is not None and not group.resident:
+            del self.groups[group.key]
 
-    def add_service(
-        self, service_id: ServiceId, name: str, tenant: str, tier: str, model: Model, created_at: float
-    ) -> Service:
-        group = self.group_of(model, service_id if tier == "dedicated" else 0)
-        service = Service(service_id, name, tenant, tier, created_at, model, group)
-        self.services[service_id] = model.services[service_id] = group.services[service_id] = service
-        self._service_ids[tenant, name] = service_id
-        if group.container is not None and group.container.state is State.READY:
-            service.container = group.container
-        return service
+    def add_service(self, service: Service) -> None:
+        """Enter a service that was made with the group of `group_of`."""
+        group = service.group
+        self.services[service.id] = service.model.services[service.id] = group.services[service.id] = service
+        self._service_ids[service.tenant, service.name] = service.id
+        group.pins += service.tier == "pinned"
+        if service.lend:
+            service.model.lenders[service.id] = service
 
     def remove_service(self, service: Service) -> None:
+        """What it used stays with its tenant."""
+        group = service.group
         del self.services[service.id], self._service_ids[service.tenant, service.name]
-        del service.model.services[service.id], service.group.services[service.id]
-        service.container = None
-        self._forget_if_empty(service.group)
+        del service.model.services[service.id], group.services[service.id]
+        group.pins -= service.tier == "pinned"
+        group.accessed.pop(service.id, None)
+        group.recent.pop(service.id, None)
+        service.model.lenders.pop(service.id, None)
+        self._keep_usage(service)
+        self.forget_if_empty(group)
 
-    def group_of(self, model: Model, dedicated_to: ServiceId) -> Group:
+    def _keep_usage(self, service: Service) -> None:
+        """Until it was removed."""
+        past = self.past_usage.setdefault(service.tenant, Usage())
+        past.calls += service.hits
+        past.errors += service.errors
+        past.busy_s += service.busy_s
+        past.host_byte_s += service.host_byte_s
+        past.device_byte_s += service.device_byte_s
+        past.faults += service.faults
+        past.refused += service.refused
+
+    def group_of(self, model: Model, dedicated_to: ServiceId, now_s: float) -> Group:
         key = (model.name, dedicated_to)
         if (group := self.groups.get(key)) is None:
-            group = self.groups[key] = Group(key, model)
+            group = self.groups[key] = Group(key, model, Hotness(now_s))
         return group
 
     def add_container(self, container: Container) -> None:
         self.containers[container.id] = container
         container.node.containers[container.id] = container
         container.model.containers[container.id] = container
-        container.group.container = container
+        container.group.coming[container.id] = container
 
     def remove_container(self, container: Container) -> None:
         self.unmap(container)
         del self.containers[container.id], container.node.containers[container.id]
         container.model.containers.pop(container.id, None)
         self.departed.append(container)
-        self._forget_if_empty(container.group)
+        self.forget_if_empty(container.group)
 
-    def _forget_if_empty(self, group: Group) -> None:
+    def forget_if_empty(self, group: Group) -> None:
         """A group without services and container: made again when somebody needs it."""
-        if not group.services and group.container is None and self.groups.get(group.key) is group:
+        if not group.services and not group.resident and self.groups.get(group.key) is group:
             del self.groups[group.key]
+
+    def add_node(self, node: Node) -> None:
+        self.nodes[node.identity] = self.nodes_by_name[node.name] = node
+
+    def remove_node(self, node: Node) -> None:
+        del self.nodes[node.identity], self.nodes_by_name[node.name]
+
+    def heard(self, node: Node, now_s: float) -> None:
+        """Its kernel lives."""
+        node.last_heartbeat_s = now_s
+        self.nodes.move_to_end(node.identity)
 
     # The page table.
 
     def map(self, container: Container) -> None:
         """Calls to the group's services can be forwarded to `container` from now on."""
-        for service in container.group.services.values():
-            service.container = container
+        container.group.coming.pop(container.id, None)
+        container.group.ready.append(container)
 
     def unmap(self, container: Container) -> None:
-        """Calls to the group's services are faults from now on."""
+        """`container` takes no more calls, and will not."""
         group = container.group
-        if group.container is container:
-            group.container = None
-            for service in group.services.values():
-                service.container = None
+        group.coming.pop(container.id, None)
+        if container in group.ready:
+            group.ready.remove(container)
+
+
+def bits(service: Service) -> list[str]:
+    """The page table's bits of a service that are set."""
+    group = service.group
+    held = {
+        "present": bool(group.ready),
+        "loading": any(container.state in _ON_ITS_WAY for container in group.coming.values()),
+        "pinned": group.pinned,
+        "dedicated": group.dedicated,
+        "accessed": is_accessed(service),
+    }
+    return [name for name, is_set in held.items() if is_set]

@@ -1,30 +1,48 @@
 """The switchboard's core: events in, effects out. It owns everything that is decided; see the modules it is made of.
 
+    registry   the records                     books      what they hold of their nodes
     calls      what is in flight               faults     what waits for a load
-    residency  who loads and who leaves        nodes      kernels that come and go
-    admin      the operator's verbs            registry   the records
+    residency  who loads, and for whose room   loading, leaving  how that is carried out
+    replicas   how many of one                 reclaim    who leaves unasked
+    lending    dedicated containers, lent      accesses   who uses what, and pays for it
+    nodes      kernels that come and go        admin      the operator's verbs
     leases     who asks for a lane             questions  what kernels were asked for callers
-    usage      calls that pass by lanes
+    usage      calls that pass by lanes        measured   what is written behind
 
 The way of a hit does not come through `on`: the shell asks `calls.hit` and `calls.answered` directly.
 """
 
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from huterox_connector.core import events as happened
-from huterox_connector.core.admin import TENANT_DEFAULT, Admin
+from huterox_connector.core.accesses import Accesses
+from huterox_connector.core.admin import Admin
+from huterox_connector.core.books import Books
 from huterox_connector.core.calls import Call, Calls
+from huterox_connector.core.changes import TENANT_DEFAULT, Changes
 from huterox_connector.core.config import CoreConfig
-from huterox_connector.core.desired import Desired
-from huterox_connector.core.effects import Answer, CancelCall, Effect, Journalled, Refuse
+from huterox_connector.core.desired import Desired, StoredService, service_from
+from huterox_connector.core.effects import Answer, CancelCall, Effect, Journalled, Keep, Refuse
 from huterox_connector.core.faults import Faults
 from huterox_connector.core.ids import IdSource
 from huterox_connector.core.journal import Journal
 from huterox_connector.core.leases import Leases
-from huterox_connector.core.nodes import Nodes
+from huterox_connector.core.leaving import Leaving
+from huterox_connector.core.lending import Lending
+from huterox_connector.core.listing import Listing
+from huterox_connector.core.loading import Loading
+from huterox_connector.core.measured import Measured, StoredUsage, put_usage
+from huterox_connector.core.nodeindex import NodeIndex
+from huterox_connector.core.nodes import Nodes, Parts
 from huterox_connector.core.questions import Questions
+from huterox_connector.core.reclaim import Reclaim
+from huterox_connector.core.records import Service
 from huterox_connector.core.registry import Registry
+from huterox_connector.core.replacer import POLICIES, Replacer
+from huterox_connector.core.replicas import Replicas
 from huterox_connector.core.residency import Residency
+from huterox_connector.core.usage import LaneUse
 from huterox_wire.errors import (
     Busy,
     Cancelled,
@@ -38,8 +56,6 @@ from huterox_wire.errors import (
 )
 from huterox_wire.meta import OpenedMeta
 
-_RECLAIM_EVERY_S: Final = 1.0
-
 
 class Switchboard:
     """Decides everything; does nothing.
@@ -47,42 +63,98 @@ class Switchboard:
     Args:
         epoch: larger than that of every earlier switchboard on the same store.
         clock_offset_s: what makes seconds since the epoch out of `now_s`.
+        replacers: the policies by name; another table is for replays that know the future.
     """
 
     def __init__(
-        self, config: CoreConfig, epoch: int, clock_offset_s: float, started_s: float, version: str = ""
+        self,
+        config: CoreConfig,
+        epoch: int,
+        clock_offset_s: float,
+        started_s: float,
+        version: str = "",
+        replacers: Mapping[str, Callable[[], Replacer]] = POLICIES,
     ) -> None:
         self.config = config
-        self.registry = Registry()
-        self.calls = Calls(self.registry.services, config)
-        self._faults = Faults(self.calls, config)
-        self._questions = Questions(config.asks_max, config.busy_retry_after_s)
+        self.registry = registry = Registry()
+        self._accesses = accesses = Accesses(config, started_s)
+        self.calls = Calls(registry.services, accesses, config)
+        self._faults = faults = Faults(self.calls, config)
+        self._questions = questions = Questions(config.asks_max, config.busy_retry_after_s)
         self._journal = journal = Journal(config.journal_max, clock_offset_s)
-        ids = IdSource(epoch)
-        self._residency = Residency(self.registry, self.calls, self._faults, journal, ids, epoch, config)
-        self._leases = Leases(self.registry, self.calls, self._faults, self._questions, epoch, config)
-        self._nodes = Nodes(self.registry, self._residency, self._questions, journal, epoch, config)
-        self._admin = Admin(
-            self.registry, self._residency, self._faults, self._questions, journal, ids, config, self._status
+        self._lane_use = LaneUse(registry.services, registry.containers, accesses)
+        ids, index = IdSource(epoch), NodeIndex()
+        books = Books(registry, index)
+        loading = Loading(registry, books, faults, journal, epoch, config)
+        self._leaving = leaving = Leaving(registry, books, journal, epoch, config)
+        self._residency = residency = Residency(
+            registry, books, index, loading, leaving, self.calls, faults, journal, ids, config
         )
+        self._replicas = replicas = Replicas(residency, leaving, journal, config)
+        self._reclaim = reclaim = Reclaim(registry, leaving, config)
+        self._lending = Lending(faults, journal, config)
+        self._leases = Leases(registry, self.calls, faults, questions, epoch, config)
+        self._nodes = Nodes(
+            Parts(registry, books, index, loading, leaving, residency, replicas, reclaim, accesses, self._lane_use),
+            questions,
+            journal,
+            epoch,
+            config,
+            replacers,
+        )
+        changes = Changes(registry, residency, leaving, reclaim, self._nodes, faults, journal, ids)
+        self._admin = Admin(registry, leaving, questions, Listing(registry, journal), changes, config, self._status)
         self._epoch = epoch
         self._started_s = started_s
         self._version = version
-        self._reclaim_at_s = started_s
         self.stopping = False
 
-    def restore(self, stored: Desired, journal: list[Journalled]) -> None:
-        """Take over the desired state and the last events of an earlier switchboard."""
+    def restore(self, stored: Desired, measured: Measured, journal: list[Journalled]) -> None:
+        """Take over the desired state, what was measured, and the last events of an earlier switchboard."""
         for model in stored.models:
             self.registry.put_model(model.spec, model.deployed_at)
         for service in stored.services:
-            model_record = self.registry.models.get(service.model)
-            if model_record is None:
-                raise Fault(f"the store has service {service.name!r} of model {service.model!r}, but no such model")
-            self.registry.add_service(
-                service.id, service.name, service.tenant, service.tier, model_record, service.created_at
-            )
+            self._restore_service(service)
+        self._nodes.drained_names |= {node.name for node in stored.nodes if node.drained}
+        for seen in measured.footprints:
+            known = self.registry.models.get(seen.model)
+            if known is not None and known.spec.version == seen.version:
+                known.footprints.learn(seen.node, seen.footprint)
+        for past in measured.past:
+            self.registry.past_usage[past.tenant] = past.usage
+        for used in measured.usage:
+            self._restore_usage(used)
         self._journal.restore(journal)
+
+    def _restore_service(self, stored: StoredService) -> None:
+        model = self.registry.models.get(stored.model)
+        if model is None:
+            raise Fault(f"the store has service {stored.name!r} of model {stored.model!r}, but no such model")
+        group = self.registry.group_of(model, stored.id if stored.tier == "dedicated" else 0, self._started_s)
+        self.registry.add_service(service_from(stored, model, group, self._started_s))
+
+    def _restore_usage(self, stored: StoredUsage) -> None:
+        service = self.registry.services.get(stored.service)
+        if service is None:
+            return
+        usage = stored.usage
+        service.hits, service.errors, service.busy_s = usage.calls, usage.errors, usage.busy_s
+        service.host_byte_s, service.device_byte_s = usage.host_byte_s, usage.device_byte_s
+        service.faults, service.refused = usage.faults, usage.refused
+        service.last_hit_s = self._journal.since_start(stored.last_hit_at) if stored.last_hit_at else 0.0
+        self._lane_use.restore(service.id, stored.lanes)
+
+    def keep_usage(self) -> list[Effect]:
+        """Write what services have used since this was last asked for: now and then, and at the end."""
+        writes = [
+            put_usage(service, self._lane_use.counted_of(service), self._last_hit_at(service))
+            for service in self._accesses.changed()
+            if self.registry.services.get(service.id) is service
+        ]
+        return [Keep(tuple(writes))] if writes else []
+
+    def _last_hit_at(self, service: Service) -> float:
+        return self._journal.at(service.last_hit_s) if service.last_hit_s else 0.0
 
     def on(self, event: happened.Event, now_s: float) -> list[Effect]:
         """Take one event in. Never raises for what a peer sent."""
@@ -97,7 +169,7 @@ class Switchboard:
                 return self._on_returned(event, now_s)
             case happened.ContainerDrained():
                 container = self.registry.containers.get(event.container)
-                return self._residency.drained(container, now_s) if container else []
+                return self._leaving.drained(container, now_s) if container else []
             case happened.OpenRequested():
                 return self._on_open(event)
             case happened.LeaseRequested():
@@ -136,17 +208,20 @@ class Switchboard:
                 raise NotFound(f"no service has the handle {event.handle}; open it by name again", stale_handle=True)
             if self.calls.get(event.caller, event.request_id) or self._faults.holds(event.caller, event.request_id):
                 raise Conflict(f"request id {event.request_id} is in use by a call in flight")
-            if service.container is not None:
-                raise self._busy(event, service.container.in_flight)
+            if service.group.ready:
+                raise self._busy(event, service)
             self._faults.wait(event, service, now_s)
         except HuteroxError as error:
             return [Refuse(event.caller, event.request_id, error)]
-        return self._residency.fault(service.group, f"fault by {service.title}", now_s)
+        effects = self._lending.serve(service.group, now_s) if service.model.lenders else []
+        return effects + self._residency.fault(service.group, f"fault by {service.title}", now_s)
 
-    def _busy(self, event: happened.CallMissed, in_flight: int) -> Busy:
-        config = self.config
+    def _busy(self, event: happened.CallMissed, service: Service) -> Busy:
+        config, in_flight = self.config, min(container.in_flight for container in service.group.ready)
         if in_flight >= config.calls_per_container_max:
-            why = f"{in_flight} calls are in flight to this model's container, which is the limit"
+            why = f"{in_flight} calls are in flight to each of this model's containers, which is the limit"
+        elif service.in_flight_max and service.in_flight >= service.in_flight_max:
+            why = f"{service.in_flight} calls of {service.title} are in flight, which is its quota"
         elif not self.calls.room_for(event.caller, 0, event.nbytes):
             why = "the limit of calls or bytes in flight is reached"
         else:
@@ -184,7 +259,7 @@ class Switchboard:
         if call is None or call.container.node.identity != event.kernel:
             return []
         self.calls.take_back(call)
-        effects = self._residency.turned_away(call.container, now_s)
+        effects = self._leaving.turned_away(call.container, now_s)
         return effects + self._wait_again(call, event.frames, event.nbytes, now_s)
 
     def _wait_again(self, call: Call, frames: list[Any], nbytes: int, now_s: float) -> list[Effect]:
@@ -208,11 +283,12 @@ class Switchboard:
         effects += self._faults.expire(now_s)
         effects += self._questions.expire(now_s)
         effects += self._nodes.lose_silent(now_s)
+        effects += self._lending.serve_all(now_s)
         effects += self._residency.retry(now_s)
         effects += self._residency.lose_patience(now_s)
-        if now_s >= self._reclaim_at_s:
-            self._reclaim_at_s = now_s + _RECLAIM_EVERY_S
-            effects += self._residency.reclaim(now_s)
+        effects += self._reclaim.look(now_s)
+        if self._accesses.sweep(now_s):
+            effects += self.keep_usage()
         return effects
 
     def _expire_calls(self, now_s: float) -> list[Effect]:
@@ -222,7 +298,7 @@ class Switchboard:
             title = call.container.title
             error = DeadlineExceeded(f"container {title} did not answer in time", waited_for="answer", container=title)
             effects += [Refuse(call.caller, call.request_id, error), self._cancel_at_kernel(call)]
-            effects += self._residency.drained(call.container, now_s)
+            effects += self._leaving.drained(call.container, now_s)
         return effects
 
     def _status(self, now_s: float) -> dict[str, Any]:
@@ -232,7 +308,7 @@ class Switchboard:
             "epoch": self._epoch,
             "uptime_s": round(now_s - self._started_s, 3),
             "nodes": len(registry.nodes),
-            "nodes_ready": len(registry.nodes),
+            "nodes_ready": sum(not node.drained for node in registry.nodes.values()),
             "containers": len(registry.containers),
             "services": len(registry.services),
             "models": len(registry.models),

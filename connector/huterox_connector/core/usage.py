@@ -4,7 +4,8 @@ A total is counted once, whatever becomes of reports: what has been counted is r
 service, also for a container that is gone or whose node is lost, since a report may come twice, and a kernel may come
 back. The totals of a container that is met for the first time count in full.
 
-What it does not do: survive the switchboard. A new one begins at 0 with everything, its counters of services included.
+What has been counted is written to the store together with the counters of the service, so that a new switchboard goes
+on where the old one was.
 """
 
 from collections import OrderedDict
@@ -12,17 +13,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from huterox_connector.core.accesses import Accesses
 from huterox_connector.core.ids import ContainerId, ServiceId
+from huterox_connector.core.measured import Totals
 from huterox_connector.core.records import Container, Service
 from huterox_wire.nodes import LaneUsage
 
 REMEMBERED_MAX: Final = 4096
 """Containers that are gone and whose totals are still remembered."""
 
-_Totals = tuple[int, int, int]
-"""Calls, errors, microseconds."""
-
-_NONE: Final[_Totals] = (0, 0, 0)
+_NONE: Final[Totals] = (0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -37,14 +37,17 @@ class Fresh:
 class LaneUse:
     """Moves the counters of services; those of containers are its asker's."""
 
-    def __init__(self, services: dict[ServiceId, Service], containers: dict[ContainerId, Container]) -> None:
+    def __init__(
+        self, services: dict[ServiceId, Service], containers: dict[ContainerId, Container], accesses: Accesses
+    ) -> None:
         """
         Args:
             services, containers: the registry's, read only.
         """
         self._services = services
         self._containers = containers
-        self._counted: OrderedDict[ContainerId, dict[ServiceId, _Totals]] = OrderedDict()
+        self._accesses = accesses
+        self._counted: OrderedDict[ContainerId, dict[ServiceId, Totals]] = OrderedDict()
 
     def count(self, container: ContainerId, usage: Iterable[LaneUsage], now_s: float) -> Fresh:
         """Count what is new in a container's totals. A service that was deleted meanwhile counts for the container."""
@@ -62,9 +65,25 @@ class LaneUse:
                 service.errors += errors
                 service.busy_s += busy_us * 1e-6
                 service.last_hit_s = max(service.last_hit_s, last_s)
+                if calls and not service.accessed:
+                    self._accesses.note(service)
         return fresh
 
-    def _new_in(self, container: ContainerId, reported: LaneUsage) -> _Totals:
+    def counted_of(self, service: Service) -> dict[ContainerId, Totals]:
+        """What has been counted of a service's lanes, for each container of its model that still runs."""
+        found = {}
+        for container_id in service.model.containers:
+            counted = self._counted.get(container_id, {}).get(service.id)
+            if counted is not None:
+                found[container_id] = counted
+        return found
+
+    def restore(self, service_id: ServiceId, counted: dict[ContainerId, Totals]) -> None:
+        """An earlier switchboard has counted this."""
+        for container_id, totals in counted.items():
+            self._counted.setdefault(container_id, {})[service_id] = totals
+
+    def _new_in(self, container: ContainerId, reported: LaneUsage) -> Totals:
         """The difference to what was counted. A total that has become smaller is none: nothing is taken back."""
         counted = self._counted.get(container)
         if counted is None:
@@ -76,7 +95,7 @@ class LaneUse:
         counted[reported.service] = totals
         return totals[0] - calls, totals[1] - errors, totals[2] - busy_us
 
-    def _remember(self, container: ContainerId) -> dict[ServiceId, _Totals]:
+    def _remember(self, container: ContainerId) -> dict[ServiceId, Totals]:
         counted = self._counted[container] = {}
         if len(self._counted) > REMEMBERED_MAX + len(self._containers):
             del self._counted[next(cid for cid in self._counted if cid not in self._containers and cid != container)]

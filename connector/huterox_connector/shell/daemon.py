@@ -12,7 +12,7 @@ import uvloop
 import zmq
 
 from huterox_connector.config import ConnectorConfig
-from huterox_connector.core import desired
+from huterox_connector.core import desired, measured
 from huterox_connector.core.effects import Write
 from huterox_connector.core.events import Event, Ticked
 from huterox_connector.core.switchboard import Switchboard
@@ -59,10 +59,19 @@ def _restore(store: Store, config: ConnectorConfig, version: str) -> Switchboard
     epoch = _next_epoch(store)
     now_s = time.monotonic()
     board = Switchboard(config.core, epoch, time.time() - now_s, now_s, version)
-    stored = desired.decode({**store.scan(desired.MODEL_PREFIX), **store.scan(desired.SERVICE_PREFIX)})
-    board.restore(stored, store.last_events(config.core.journal_max))
+    stored = desired.decode(_scan(store, desired.MODEL_PREFIX, desired.SERVICE_PREFIX, desired.NODE_PREFIX))
+    seen, unreadable = measured.decode(
+        _scan(store, measured.FOOTPRINT_PREFIX, measured.USAGE_PREFIX, measured.PAST_PREFIX)
+    )
+    if unreadable:
+        _log.warning("%d measurements in the store cannot be read, e.g. %s", len(unreadable), unreadable[0])
+    board.restore(stored, seen, store.last_events(config.core.journal_max))
     _log.info("epoch %d: %d models, %d services", epoch, len(stored.models), len(stored.services))
     return board
+
+
+def _scan(store: Store, *prefixes: str) -> dict[str, bytes]:
+    return {key: value for prefix in prefixes for key, value in store.scan(prefix).items()}
 
 
 def _next_epoch(store: Store) -> int:
@@ -96,6 +105,7 @@ async def _serve(config: ConnectorConfig, board: Switchboard, switch: Switch, st
     while len(board.calls) and time.monotonic() < drained_by_s:
         await asyncio.sleep(config.tick_s)
     ticker.cancel()
+    switch.perform(board.keep_usage())
     switch.close()
     writer.close(_WRITER_CLOSE_S)
 

@@ -56,6 +56,7 @@ class Switch:
         self._board = board
         self._calls = board.calls
         self._journal: list[asked.Journalled] = []
+        self._kept: list[asked.Write] = []
         self._front = self._bind(context, config.front)
         try:
             self._back = self._bind(context, config.back)
@@ -259,6 +260,8 @@ class Switch:
                 self._ask(effect)
             case asked.Commit():
                 self._writer.put(effect)
+            case asked.Keep():
+                self._kept.extend(effect.writes)
             case asked.Journalled():
                 _log.info("%s %s: %s", effect.kind, effect.subject, effect.reason)
                 self._journal.append(effect)
@@ -266,10 +269,13 @@ class Switch:
                 assert_never(effect)
 
     def flush_journal(self) -> None:
-        """Hand the events since the last call to the writer."""
+        """Hand the events, and what was measured, since the last call to the writer."""
         if self._journal:
             self._writer.put(self._journal)
             self._journal = []
+        if self._kept:
+            self._writer.put(asked.Keep(tuple(self._kept)))
+            self._kept = []
 
     def _forward(self, effect: asked.Forward) -> None:
         first, *more = effect.frames

@@ -5,7 +5,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 
-from huterox_connector.core.effects import Commit, Journalled
+from huterox_connector.core.effects import Commit, Journalled, Keep
 from huterox_connector.core.events import CommitFailed, Committed, Event
 from huterox_connector.shell.store.base import Store, StoreError
 
@@ -21,11 +21,11 @@ class Writer:
     def __init__(self, store: Store, report: Callable[[Event], None]) -> None:
         self._store = store
         self._report = report
-        self._queue: queue.SimpleQueue[Commit | Sequence[Journalled] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Commit | Keep | Sequence[Journalled] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
 
-    def put(self, work: Commit | Sequence[Journalled]) -> None:
+    def put(self, work: Commit | Keep | Sequence[Journalled]) -> None:
         self._queue.put(work)
 
     def close(self, timeout_s: float) -> None:
@@ -41,6 +41,8 @@ class Writer:
         while (work := self._queue.get()) is not None:
             if isinstance(work, Commit):
                 self._report(self._commit(work))
+            elif isinstance(work, Keep):
+                self._keep(work)
             else:
                 self._append(work)
 
@@ -51,6 +53,12 @@ class Writer:
             _log.error("a change was not written: %s", exc, exc_info=not isinstance(exc, StoreError))
             return CommitFailed(commit.ticket, str(exc))
         return Committed(commit.ticket)
+
+    def _keep(self, kept: Keep) -> None:
+        try:
+            self._store.transact(kept.writes)
+        except Exception as exc:  # noqa: BLE001 - measurements are made again; the next commit must find this thread alive
+            _log.error("%d measurements were not written: %s", len(kept.writes), exc)
 
     def _append(self, events: Sequence[Journalled]) -> None:
         try:

@@ -59,14 +59,6 @@ class Record:
         if not self.cause:
             self.cause, self.reason, self.traceback = cause, reason, traceback
 
-    def counted_host_bytes(self) -> int:
-        """What admission counts: the declared footprint, or the measured one where that is smaller.
-
-        The switchboard may count by either; a kernel must not refuse what fits by its account.
-        """
-        declared = self.model.resources.host_mb * MIB
-        return min(declared, self.host_bytes) if self.host_bytes else declared
-
     def report(self) -> ContainerReport:
         """As heartbeats tell it; the counters are the lane's and are filled in by the shell."""
         return ContainerReport(

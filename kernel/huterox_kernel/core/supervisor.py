@@ -125,7 +125,9 @@ class Supervisor:
             return [Note(f"ignored CREATE {text_of(meta.container)}: it is here, {known.state}")]
         if refusal := self._refusal(meta):
             return [Report(ContainerEvent(container=meta.container, what="gone", cause="refused", reason=refusal))]
-        self._records[meta.container] = Record(meta.container, meta.model, now_s + meta.model.load_timeout_s)
+        self._records[meta.container] = Record(
+            meta.container, meta.model, now_s + (meta.load_timeout_s or meta.model.load_timeout_s)
+        )
         return [StartWorker(meta.container, meta.model)]
 
     def _refusal(self, meta: CreateMeta) -> str:
@@ -133,13 +135,9 @@ class Supervisor:
             return "the kernel is shutting down"
         if (taken := len(self._records)) >= self._capacity.slots:
             return f"all {self._capacity.slots} slots are taken ({taken} containers)"
-        need = meta.model.resources.host_mb * MIB
-        used = sum(record.counted_host_bytes() for record in self._records.values())
-        if used + need > self._capacity.host_bytes:
-            free_mb = max(0, self._capacity.host_bytes - used) // MIB
-            return (
-                f"needs {need // MIB} MiB of host memory, {free_mb} of {self._capacity.host_bytes // MIB} MiB are free"
-            )
+        need = meta.host_bytes or meta.model.resources.host_mb * MIB
+        if need > self._capacity.host_bytes:
+            return f"needs {need // MIB} MiB of host memory; this node gives {self._capacity.host_bytes // MIB} in all"
         return ""
 
     def _on_close(self, event: CloseOrdered, now_s: float) -> list[Effect]:

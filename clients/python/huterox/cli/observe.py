@@ -52,6 +52,23 @@ _CONTAINERS = (
     column("SERVICES", "services", listed),
     column("REASON", "reason"),
 )
+def _devices(row: Row) -> str:
+    """Each with what its containers take, of what they may: `GPU-8f2a 12.0 of 76.0 GB`."""
+    shown = [
+        f"{device['id'][:12]} {megabytes(device['mb_used'])} of {megabytes(device['mb_limit'])}"
+        for device in row.get("devices") or ()
+    ]
+    return listed(shown)
+
+
+def _more_memory(row: Row) -> str:
+    """What the node's second loads say of its size: how many of them more memory would have spared."""
+    memory = row.get("memory") or {}
+    if not memory.get("refaults"):
+        return "-"
+    return f"{memory['refaults']} reloads; {megabytes(memory['more_mb_median'])} more would spare half"
+
+
 _NODES = (
     column("NODE", "node"),
     column("HOST", "host"),
@@ -59,6 +76,10 @@ _NODES = (
     column("CONTAINERS", "containers", right=True),
     Column("SLOTS", lambda row: f"{row['slots_used']} of {row['slots']}", right=True),
     Column("MEMORY", lambda row: f"{megabytes(row['host_mb_used'])} of {megabytes(row['host_mb'])}", right=True),
+    Column("DEVICES", _devices),
+    column("POLICY", "policy"),
+    column("CLAIMED FOR", "claimed_for"),
+    Column("TOO SMALL BY", _more_memory),
     column("HEARD OF", "last_heartbeat_at", age, right=True),
     column("PID", "pid", right=True),
     column("KERNEL", "kernel_version"),

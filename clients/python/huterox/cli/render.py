@@ -104,6 +104,11 @@ def nbytes_text(nbytes: int) -> str:
     return f"{nbytes / 1024:.1f} KB" if nbytes < 1024**2 else megabytes(nbytes / 1024**2)
 
 
+def gigabyte_hours(byte_s: float) -> str:
+    """Bytes times seconds, as the bill would say it."""
+    return f"{byte_s / 1024**3 / 3600:.3g}"
+
+
 def seconds_text(seconds: float) -> str:
     """A short time: 12 ms, 3.4 s, 5m10s."""
     if seconds < 1:

@@ -1,10 +1,10 @@
-"""`huterox create`, `services`, `delete`."""
+"""`huterox create`, `services`, `delete`, `usage`."""
 
 import argparse
 
 from huterox.cli.connecting import connected
 from huterox.cli.parser import Verbs
-from huterox.cli.render import Column, age, column, print_json, print_rows, seconds_text
+from huterox.cli.render import Column, age, column, gigabyte_hours, print_json, print_rows, seconds_text
 
 _COLUMNS = (
     column("NAME", "name"),
@@ -21,6 +21,19 @@ _COLUMNS = (
 )
 
 
+_AMOUNTS = (
+    column("CALLS", "calls", right=True),
+    column("ERRORS", "errors", right=True),
+    column("REFUSED", "refused", right=True),
+    column("FAULTS", "faults", right=True),
+    column("BUSY", "busy_s", seconds_text, right=True),
+    column("HOST GB*h", "host_byte_s", gigabyte_hours, right=True),
+    column("GPU GB*h", "device_byte_s", gigabyte_hours, right=True),
+)
+_BY_TENANT = (column("TENANT", "tenant"), column("SERVICES", "services", right=True), *_AMOUNTS)
+_BY_SERVICE = (column("SERVICE", "service"), column("TENANT", "tenant"), *_AMOUNTS, column("ID", "id"))
+
+
 def add(verbs: Verbs) -> None:
     """Declare the verbs of this file."""
     create = verbs.add_client(
@@ -29,7 +42,8 @@ def add(verbs: Verbs) -> None:
         help="create a virtual container of a model",
         tenant=True,
         examples="""huterox create who-speaks --model vad
-                    huterox create street-cam --model yolo --tenant acme --tier pinned""",
+                    huterox create street-cam --model yolo --tenant acme --tier pinned
+                    huterox create night-cam --model yolo --tier dedicated --lend --info owner=ops""",
     )
     create.add_argument("name", metavar="NAME", help="how the tenant will call it")
     create.add_argument("--model", required=True, metavar="M", help="a deployed model")
@@ -38,6 +52,18 @@ def add(verbs: Verbs) -> None:
         choices=("shared", "dedicated", "pinned"),
         default="shared",
         help="shared: with others (default); dedicated: containers of its own; pinned: never evicted",
+    )
+    create.add_argument("--lend", action="store_true", help="dedicated only: others may use its containers while idle")
+    create.add_argument(
+        "--in-flight-max", type=int, metavar="N", help="calls that may wait or run at once; more are refused as Busy"
+    )
+    create.add_argument(
+        "--info",
+        action="append",
+        type=_key_value,
+        default=[],
+        metavar="KEY=TEXT",
+        help="a text of yours about it; up to 16 times",
     )
     verbs.add_client(
         "services",
@@ -51,12 +77,40 @@ def add(verbs: Verbs) -> None:
         "delete", run_delete, help="delete a virtual container", tenant=True, examples="huterox delete who-speaks"
     )
     delete.add_argument("name", metavar="NAME", help="the virtual container")
+    usage = verbs.add_client(
+        "usage",
+        run_usage,
+        help="what tenants have used: calls, busy seconds, memory times time",
+        tenant=True,
+        examples="""huterox usage
+                    huterox usage --by service --tenant acme -o json""",
+    )
+    usage.add_argument(
+        "--by",
+        choices=("tenant", "service"),
+        default="tenant",
+        help="a row for each tenant, deleted services included (default), or for each virtual container",
+    )
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=TEXT")
+    return key, value
 
 
 def run_create(arguments: argparse.Namespace) -> None:
     """`huterox create NAME --model M`"""
     with connected(arguments) as client:
-        row = client.create(arguments.name, model=arguments.model, tier=arguments.tier)
+        row = client.create(
+            arguments.name,
+            model=arguments.model,
+            tier=arguments.tier,
+            lend=arguments.lend,
+            in_flight_max=arguments.in_flight_max,
+            info=dict(arguments.info),
+        )
     if arguments.output == "json":
         print_json(row)
     else:
@@ -80,3 +134,11 @@ def run_delete(arguments: argparse.Namespace) -> None:
         print_json(row)
     else:
         print(f"deleted {row['name']} of tenant {row['tenant']}")
+
+
+def run_usage(arguments: argparse.Namespace) -> None:
+    """`huterox usage`"""
+    with connected(arguments) as client:
+        rows = client.usage(by=arguments.by, tenant=arguments.tenant)
+    columns = _BY_SERVICE if arguments.by == "service" else _BY_TENANT
+    print_rows(columns, rows, arguments.output, nothing="nothing has been used: no virtual containers")

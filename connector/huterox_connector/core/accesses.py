@@ -1,0 +1,84 @@
+"""The accessed bits of the page table: which services use their containers, and whom the memory is charged to.
+
+A bit is set by a call and cleared by the sweep, as the reference bits of pages are; a service counts as using its
+containers in the window of its last call and in the one after. What containers hold is charged, window by window, to
+the services that used them last, in equal parts.
+"""
+
+from huterox_connector.core.config import CoreConfig
+from huterox_connector.core.ids import ServiceId
+from huterox_connector.core.records import Container, Group, GroupKey, Service
+
+
+class Accesses:
+    """Sets bits, sweeps them, and charges memory to who used it."""
+
+    def __init__(self, config: CoreConfig, now_s: float) -> None:
+        self._window_s = config.accessed_window_s
+        self._touched: dict[GroupKey, Group] = {}
+        self._changed: dict[ServiceId, Service] = {}
+        self._sweep_at_s = now_s + self._window_s
+
+    def note(self, service: Service) -> None:
+        """The first call of a service in this window."""
+        group = service.group
+        service.accessed = True
+        group.accessed[service.id] = service
+        self._touched[group.key] = group
+
+    def hold(self, container: Container, now_s: float) -> None:
+        """Count what `container` has held since it was last counted."""
+        elapsed_s = now_s - container.counted_s
+        container.counted_s = now_s
+        group = container.group
+        group.host_byte_s += container.charge.host_bytes * elapsed_s
+        group.device_byte_s += container.charge.device_bytes * elapsed_s
+        self._touched[group.key] = group
+
+    def sweep(self, now_s: float) -> bool:
+        """At the end of a window: clear the bits, charge the memory. Whether it was the end of one."""
+        if now_s < self._sweep_at_s:
+            return False
+        self._sweep_at_s = now_s + self._window_s
+        self._sweep_all()
+        return True
+
+    def changed(self) -> list[Service]:
+        """The services whose usage has changed since the last time that this was asked."""
+        changed, self._changed = self._changed, {}
+        for group in self._touched.values():
+            changed |= group.accessed
+        return list(changed.values())
+
+    def _sweep_all(self) -> None:
+        touched, self._touched = self._touched, {}
+        for group in touched.values():
+            self._changed |= group.accessed
+            self._sweep_group(group)
+            if group.recent:
+                self._touched[group.key] = group
+
+    def _sweep_group(self, group: Group) -> None:
+        for service in group.accessed.values():
+            service.accessed = False
+        group.recent, group.accessed = group.accessed, {}
+        if group.recent:
+            group.holders = list(group.recent)
+        payers = [group.services[handle] for handle in group.holders if handle in group.services]
+        payers = payers or list(group.services.values())
+        for service in payers:
+            self._changed[service.id] = service
+            service.host_byte_s += group.host_byte_s / len(payers)
+            service.device_byte_s += group.device_byte_s / len(payers)
+        if payers:
+            group.host_byte_s = group.device_byte_s = 0.0
+
+
+def users_of(group: Group) -> int:
+    """How many services use the group's containers now."""
+    return len(group.accessed.keys() | group.recent.keys())
+
+
+def is_accessed(service: Service) -> bool:
+    """The bit, as people see it: used in this window or in the last one."""
+    return service.accessed or service.id in service.group.recent

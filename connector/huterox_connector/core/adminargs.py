@@ -1,0 +1,84 @@
+"""The arguments of every verb, checked before anything is done."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+from huterox_wire.meta import Name
+from huterox_wire.nodes import ModelSpec
+
+Info = dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=256)]]
+
+
+class Args(Struct, forbid_unknown_fields=True):
+    """What all have in common."""
+
+
+class NoArgs(Args):
+    pass
+
+
+class DeployArgs(Args):
+    model: ModelSpec
+
+
+class UndeployArgs(Args):
+    name: str
+    force: bool = False
+
+
+class CreateArgs(Args):
+    name: Name
+    model: Name
+    tenant: str = ""
+    tier: Literal["shared", "dedicated", "pinned"] = "shared"
+    lend: bool = False
+    in_flight_max: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    info: Annotated[Info, Meta(max_length=16)] = field(default_factory=dict)
+
+
+class ServiceArgs(Args):
+    """Of `delete`, `pin` and `unpin`."""
+
+    name: str
+    tenant: str = ""
+
+
+class NodeArgs(Args):
+    """Of `drain` and `resume`."""
+
+    name: Name
+
+
+class PageArgs(Args):
+    """Of lists: rows after the one that `after` names, as the last page's `next` says."""
+
+    after: str = ""
+
+
+class ServicesArgs(Args):
+    tenant: str = ""
+    after: str = ""
+
+
+class UsageArgs(Args):
+    tenant: str = ""
+    by: Literal["tenant", "service"] = "tenant"
+    after: str = ""
+
+
+class EventsArgs(Args):
+    after: int = 0
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    subject: str = ""
+
+
+class EvictArgs(Args):
+    container: str
+
+
+class LogsArgs(Args):
+    name: str
+    tenant: str = ""
+    offset: int = -65536
+    limit: Annotated[int, Meta(ge=1, le=262144)] = 65536

@@ -1,0 +1,123 @@
+"""Who may not leave, and why. Pure functions of the records.
+
+Guards come before every policy: whatever a replacer ranks first, what is guarded stays. Each has a text for people and
+a time at which it may lapse, so that a refusal can say who holds the room, why, and when to come back.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf
+from typing import Final
+
+from huterox_connector.core.config import CoreConfig
+from huterox_connector.core.lifecycle import State
+from huterox_connector.core.records import Container, Group
+
+LEAVING: Final = frozenset({State.DRAINING, State.CLOSING})
+LEAVES_IN_S: Final = 0.5
+"""What leaves already is taken to need so long; nobody knows."""
+
+
+class Guard(StrEnum):
+    """Why a container stays, the strongest first."""
+
+    PINNED = "pinned"
+    DEDICATED = "dedicated"
+    LOADING = "loading"
+    LEAVING = "leaving"
+    FRESH = "fresh"
+    HOT = "hot"
+    BUSY = "busy"
+
+
+@dataclass(slots=True, frozen=True)
+class Wish:
+    """Who asks for room: `rate` is how hot it is, in calls per second; `turn_due`: it has waited long enough to drain
+    containers that have calls in flight.
+    """
+
+    group: Group
+    rate: float
+    since_s: float
+    turn_due: bool = False
+
+
+def wish_of(group: Group, now_s: float, config: CoreConfig) -> Wish:
+    """What a group asks for now, by the call that waits longest."""
+    rate = group.hotness.rate(group.calls, now_s, config.hot_half_life_s)
+    since_s = group.waiting[0].arrived_s if group.waiting else now_s
+    return Wish(group, rate, since_s, now_s - since_s >= config.turn_after_s)
+
+
+def protected_until_s(container: Container, config: CoreConfig) -> float:
+    """The end of a container's minimum residency: a multiple of what its load cost, within bounds."""
+    stay_s = min(
+        max(config.residency_min_s, config.residency_load_factor * container.load_s),
+        max(config.residency_max_s, config.residency_min_s),
+    )
+    return container.ready_s + stay_s
+
+
+def heat_of(container: Container, now_s: float, config: CoreConfig) -> float:
+    """Calls per second: the decayed rate of its group's calls, but no more than its idleness allows.
+
+    Who was called very often and has then been left alone is hot no longer, however slowly the rate decays.
+    """
+    group = container.group
+    rate = group.hotness.rate(group.calls, now_s, config.hot_half_life_s) / max(1, len(group.ready))
+    idle_s = now_s - container.used_s
+    return min(rate, 1.0 / idle_s) if idle_s > 0.0 else rate
+
+
+def guard_of(container: Container, wish: Wish, now_s: float, config: CoreConfig) -> Guard | None:
+    """What keeps a container from leaving for `wish`; None: it may leave."""
+    group = container.group
+    if group.pins:
+        return Guard.PINNED
+    if group.key[1]:
+        return Guard.DEDICATED
+    if container.state is not State.READY:
+        return Guard.LEAVING if container.state in LEAVING else Guard.LOADING
+    if protected_until_s(container, config) > now_s:
+        return Guard.FRESH
+    if len(group.ready) > 1:  # the others go on serving: how hot its model is does not matter
+        return Guard.BUSY if container.calls_now and not wish.turn_due else None
+    if config.hotter_factor and heat_of(container, now_s, config) > config.hotter_factor * wish.rate:
+        return Guard.HOT
+    return Guard.BUSY if container.calls_now and not wish.turn_due else None
+
+
+def explain(guard: Guard | None, container: Container, wish: Wish, now_s: float, config: CoreConfig) -> str:
+    """A guard in words; empty where there is none."""
+    match guard:
+        case Guard.PINNED | Guard.DEDICATED:
+            return str(guard)
+        case Guard.LOADING | Guard.LEAVING:
+            return str(container.state)
+        case Guard.FRESH:
+            left_s = protected_until_s(container, config) - now_s
+            return f"loaded {now_s - container.ready_s:.1f} s ago, protected for another {left_s:.1f} s"
+        case Guard.HOT:
+            heat = heat_of(container, now_s, config)
+            return f"hotter: {heat * 60:.1f} calls a minute against {wish.rate * 60:.1f}"
+        case Guard.BUSY:
+            return f"{container.calls_now} calls in flight"
+    return ""
+
+
+def lapses_s(guard: Guard | None, container: Container, wish: Wish, now_s: float, config: CoreConfig) -> float:
+    """The earliest time at which the guard may be gone; inf: not by waiting."""
+    match guard:
+        case None:
+            return now_s
+        case Guard.LEAVING:
+            return now_s + LEAVES_IN_S
+        case Guard.LOADING:
+            return now_s + LEAVES_IN_S + max(config.residency_min_s, container.model.footprints.load_s(""))
+        case Guard.FRESH:
+            return protected_until_s(container, config)
+        case Guard.HOT:
+            return container.used_s + 1.0 / (config.hotter_factor * wish.rate) if wish.rate > 0.0 else inf
+        case Guard.BUSY:
+            return max(now_s, wish.since_s + config.turn_after_s)
+    return inf

@@ -1,0 +1,129 @@
+"""The resource interrupt: what a refusal for want of room tells its caller.
+
+What was needed, what is free, who holds the rest and why each may not leave, what would help, and when to come back.
+Bounded: of many nodes only those are told of in full on which room is nearest.
+"""
+
+from math import inf
+from typing import Any, Final
+
+from huterox_connector.core.config import CoreConfig
+from huterox_connector.core.guards import Wish, explain, guard_of
+from huterox_connector.core.placement import charges_on, declared_charge, seconds, why_closed
+from huterox_connector.core.records import Container, Node
+from huterox_connector.core.vectors import MIB, Charge
+from huterox_connector.core.victims import room_comes_s
+from huterox_wire.errors import ResourceInterrupt
+
+NODES_TOLD_MAX: Final = 4
+HOLDERS_TOLD_MAX: Final = 32
+
+
+def comes_s(wish: Wish, nodes: list[Node], now_s: float, config: CoreConfig) -> float:
+    """The earliest time at which there may be room on one of `nodes`; inf: waiting is in vain."""
+    model = wish.group.model
+    return min(
+        (room_comes_s(charge, node, wish, now_s, config) for node in nodes for charge in charges_on(model, node)),
+        default=inf,
+    )
+
+
+def interrupt(
+    wish: Wish, nodes: list[Node], nodes_in_all: int, at_s: float, now_s: float, config: CoreConfig
+) -> ResourceInterrupt:
+    """The refusal.
+
+    Args:
+        nodes: those that were looked at, open to this model or not.
+        at_s: when there may be room; inf: never by waiting.
+    """
+    model = wish.group.model
+    needed = declared_charge(model)
+    too_small = all(not node.capacity.hold(charge) for node in nodes for charge in charges_on(model, node))
+    why = _why(wish, nodes, too_small, now_s, config)
+    return ResourceInterrupt(
+        f"no room for model {model.name!r}: it needs {_in_words(needed)}; {why}",
+        retryable=not too_small,
+        model=model.name,
+        needed=needed.facts(),
+        waited_s=round(now_s - wish.since_s, 3),
+        would_help=_helps(wish, nodes, needed, too_small, now_s, config),
+        retry_after_s=seconds(at_s, now_s) if at_s < inf else None,
+        nodes_in_all=nodes_in_all,
+        nodes=[_of_node(node, wish, now_s, config) for node in _nearest(nodes, wish, now_s, config)],
+    )
+
+
+def _in_words(needed: Charge) -> str:
+    parts = [f"{needed.slots} slot", f"{needed.host_bytes // MIB} MiB"]
+    if needed.device_bytes:
+        parts.append(f"{needed.device_bytes // MIB} MiB on one device")
+    return " and ".join([", ".join(parts[:-1]), parts[-1]])
+
+
+def _why(wish: Wish, nodes: list[Node], too_small: bool, now_s: float, config: CoreConfig) -> str:
+    if too_small:
+        return "no node is that large"
+    if all(why_closed(node, wish.group, now_s, config) for node in nodes):
+        return "no node takes loads now"
+    return "what is resident may not leave"
+
+
+def _nearest(nodes: list[Node], wish: Wish, now_s: float, config: CoreConfig) -> list[Node]:
+    if len(nodes) <= NODES_TOLD_MAX:
+        return nodes
+    return sorted(nodes, key=lambda node: comes_s(wish, [node], now_s, config))[:NODES_TOLD_MAX]
+
+
+def _of_node(node: Node, wish: Wish, now_s: float, config: CoreConfig) -> dict[str, Any]:
+    held = sorted(node.containers.values(), key=lambda container: -container.charge.nbytes)
+    facts: dict[str, Any] = {
+        "node": node.name,
+        "capacity": node.capacity.facts(),
+        "free": node.limit.less(node.present).facts(),
+        "held_by": [_of_holder(container, wish, now_s, config) for container in held[:HOLDERS_TOLD_MAX]],
+    }
+    if len(held) > HOLDERS_TOLD_MAX:
+        facts["held_by_others"] = len(held) - HOLDERS_TOLD_MAX
+    if node.limit != node.capacity:
+        facts["taken_by_others"] = node.capacity.less(node.limit).facts()
+    if closed := why_closed(node, wish.group, now_s, config):
+        facts["closed_because"] = closed
+    return facts
+
+
+def _of_holder(container: Container, wish: Wish, now_s: float, config: CoreConfig) -> dict[str, Any]:
+    guard = guard_of(container, wish, now_s, config)
+    why = explain(guard, container, wish, now_s, config)
+    return {
+        "container": container.title,
+        "model": container.spec.name,
+        **container.charge.facts(),
+        "stays_because": why or "it could leave, but that would not be enough",
+    }
+
+
+def _helps(
+    wish: Wish, nodes: list[Node], needed: Charge, too_small: bool, now_s: float, config: CoreConfig
+) -> list[str]:
+    """What somebody could do, the least first."""
+    if too_small:
+        return [f"a node that can give {_in_words(needed)}"]
+    seen = {
+        (str(guard), container.group.key)
+        for node in nodes
+        for container in node.containers.values()
+        if (guard := guard_of(container, wish, now_s, config)) is not None
+    }
+    guards = {guard for guard, _ in seen}
+    helps = []
+    if guards - {"pinned", "dedicated"}:
+        helps.append("coming back later")
+    for kind, verb in (("pinned", "unpinning"), ("dedicated", "giving up the containers of their own of")):
+        names = sorted({name for found, (name, _) in seen if found == kind})
+        if names:
+            helps.append(f"{verb} {', '.join(names[:8])}")
+    closed = [node.name for node in nodes if why_closed(node, wish.group, now_s, config)]
+    if closed:
+        helps.append(f"opening {', '.join(sorted(closed)[:8])} again")
+    return [*helps, f"another node with {_in_words(needed)} free"]
