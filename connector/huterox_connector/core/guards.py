@@ -10,6 +10,7 @@ from math import inf
 from typing import Final
 
 from huterox_connector.core.config import CoreConfig
+from huterox_connector.core.hotness import impulse
 from huterox_connector.core.lifecycle import State
 from huterox_connector.core.records import Container, Group
 
@@ -43,8 +44,12 @@ class Wish:
 
 
 def wish_of(group: Group, now_s: float, config: CoreConfig) -> Wish:
-    """What a group asks for now, by the call that waits longest."""
-    rate = group.hotness.rate(group.calls, now_s, config.hot_half_life_s)
+    """What a group asks for now, by the call that waits longest.
+
+    That call was just made: however long its model has been left alone, it counts in full.
+    """
+    one_call = impulse(config.hot_half_life_s)
+    rate = max(group.hotness.rate(group.calls, now_s, config.hot_half_life_s), one_call)
     since_s = group.waiting[0].arrived_s if group.waiting else now_s
     return Wish(group, rate, since_s, now_s - since_s >= config.turn_after_s)
 
@@ -64,9 +69,15 @@ def heat_of(container: Container, now_s: float, config: CoreConfig) -> float:
     Who was called very often and has then been left alone is hot no longer, however slowly the rate decays.
     """
     group = container.group
-    rate = group.hotness.rate(group.calls, now_s, config.hot_half_life_s) / max(1, len(group.ready))
-    idle_s = now_s - container.used_s
+    rate = group.hotness.rate(group.calls, now_s, config.hot_half_life_s)
+    idle_s = now_s - max((other.used_s for other in group.ready), default=container.used_s)
     return min(rate, 1.0 / idle_s) if idle_s > 0.0 else rate
+
+
+def is_surplus(container: Container) -> bool:
+    """Whether others of its group go on serving when it leaves. The one that has been ready for longest never is."""
+    ready = container.group.ready
+    return len(ready) > 1 and container is not ready[0]
 
 
 def guard_of(container: Container, wish: Wish, now_s: float, config: CoreConfig) -> Guard | None:
@@ -80,10 +91,10 @@ def guard_of(container: Container, wish: Wish, now_s: float, config: CoreConfig)
         return Guard.LEAVING if container.state in LEAVING else Guard.LOADING
     if protected_until_s(container, config) > now_s:
         return Guard.FRESH
-    if len(group.ready) > 1:  # the others go on serving: how hot its model is does not matter
-        return Guard.BUSY if container.calls_now and not wish.turn_due else None
-    if config.hotter_factor and heat_of(container, now_s, config) > config.hotter_factor * wish.rate:
-        return Guard.HOT
+    # A surplus replica's calls go to the others: how hot its model is does not matter.
+    if config.hotter_factor and not is_surplus(container):
+        if heat_of(container, now_s, config) > config.hotter_factor * wish.rate:
+            return Guard.HOT
     return Guard.BUSY if container.calls_now and not wish.turn_due else None
 
 
@@ -116,8 +127,8 @@ def lapses_s(guard: Guard | None, container: Container, wish: Wish, now_s: float
             return now_s + LEAVES_IN_S + max(config.residency_min_s, container.model.footprints.load_s(""))
         case Guard.FRESH:
             return protected_until_s(container, config)
-        case Guard.HOT:
-            return container.used_s + 1.0 / (config.hotter_factor * wish.rate) if wish.rate > 0.0 else inf
+        case Guard.HOT:  # idle for so long, it is hotter no more
+            return container.used_s + 1.0 / (config.hotter_factor * wish.rate)
         case Guard.BUSY:
             return max(now_s, wish.since_s + config.turn_after_s)
     return inf

@@ -25,15 +25,13 @@ class Hotness:
         elapsed_s = now_s - self._at_s
         fresh = count - self._counted
         if elapsed_s <= 0.0:
-            return self._rate + fresh * _LN2 / half_life_s
+            return self._rate + fresh * impulse(half_life_s)
         kept = 0.5 ** (elapsed_s / half_life_s)
         self._rate = self._rate * kept + fresh / elapsed_s * (1.0 - kept)
         self._at_s, self._counted = now_s, count
         return self._rate
 
 
-def cools_in_s(rate: float, to_rate: float, half_life_s: float) -> float:
-    """How long `rate` takes to fall to `to_rate` when no call comes any more."""
-    if rate <= to_rate:
-        return 0.0
-    return half_life_s * log(rate / to_rate, 2.0) if to_rate > 0.0 else float("inf")
+def impulse(half_life_s: float) -> float:
+    """What one call adds to the rate at the moment at which it is made, in calls per second."""
+    return _LN2 / half_life_s

@@ -6,9 +6,10 @@ spared, as far as the rest still frees enough. Where all sizes are equal this is
 """
 
 from dataclasses import dataclass
+from math import inf
 
 from huterox_connector.core.config import CoreConfig
-from huterox_connector.core.guards import Guard, Wish, guard_of, lapses_s
+from huterox_connector.core.guards import LEAVING, Guard, Wish, guard_of, is_surplus, lapses_s
 from huterox_connector.core.records import Container, Node
 from huterox_connector.core.replacer.base import Replacer
 from huterox_connector.core.vectors import Amounts, Charge
@@ -46,7 +47,7 @@ def find_victims(charge: Charge, node: Node, wish: Wish, now_s: float, config: C
             continue
         if container.calls_now:
             busy[container.id] = container
-        elif len(container.group.ready) > 1 and container is not container.group.ready[0]:
+        elif is_surplus(container):
             surplus.append(container)
         else:
             idle[container.id] = container
@@ -95,12 +96,17 @@ def _without_needless(chosen: list[Container], charge: Charge, room: Amounts) ->
 def room_comes_s(
     charge: Charge, node: Node, wish: Wish, now_s: float, config: CoreConfig, *, wait_for_hot: bool = True
 ) -> float:
-    """The earliest time at which `charge` may fit on `node`, by what is known of its guards; inf: never by waiting."""
-    room = node.limit.less(node.present)
+    """The earliest time at which `charge` may fit on `node`, by what is known of its guards; inf: never by waiting.
+
+    What is planned has its room already; what is leaving has given its own up.
+    """
+    room = node.room
     if room.hold(charge):
         return now_s
     lapses = []
     for container in node.containers.values():
+        if container.state in LEAVING:
+            continue
         guard = guard_of(container, wish, now_s, config)
         if guard is Guard.HOT and not wait_for_hot:
             continue
@@ -109,4 +115,4 @@ def room_comes_s(
         room.add(freed)
         if room.hold(charge):
             return at_s
-    return float("inf")
+    return inf
