@@ -21,6 +21,7 @@ from huterox_wire.nodes import (
     ContainerEvent,
     ContainerReport,
     CreateMeta,
+    Device,
     HeartbeatMeta,
     LaneUsage,
     RegisterMeta,
@@ -74,23 +75,34 @@ class Harness:
                 raise effect.error
         raise AssertionError(f"{verb} was not answered")
 
-    def node(self, name: str = "n1", slots: int = 2, host_mb: int = 1000, now_s: float = 0.0, **more: Any) -> bytes:
+    def node(
+        self,
+        name: str = "n1",
+        slots: int = 2,
+        host_mb: int = 1000,
+        now_s: float = 0.0,
+        gpu_mb: dict[str, int] | None = None,
+        **more: Any,
+    ) -> bytes:
+        """Register a kernel. `gpu_mb`: its devices' memory by their ids."""
         identity = f"{name}:b1".encode()
         more.setdefault("host_id", HOST_ID)
-        meta = RegisterMeta(name, "b1", 1, "host", Capacity(slots, host_mb * MIB), **more)
+        devices = [Device(device, mb * MIB) for device, mb in (gpu_mb or {}).items()]
+        meta = RegisterMeta(name, "b1", 1, "host", Capacity(slots, host_mb * MIB, devices), **more)
         self.on(happened.KernelRegistered(identity, meta), now_s)
         return identity
 
-    def deploy(self, name: str, host_mb: int = 100, **more: Any) -> None:
-        self.ask("deploy", model={"name": name, "entry": "m.py:M", "resources": {"host_mb": host_mb}, **more})
+    def deploy(self, name: str, host_mb: int = 100, gpu_mb: int = 0, **more: Any) -> None:
+        resources = {"host_mb": host_mb, "gpu_mb": gpu_mb}
+        self.ask("deploy", model={"name": name, "entry": "m.py:M", "resources": resources, **more})
 
-    def service(self, name: str, model: str | None = None, tier: str = "shared", tenant: str = "") -> int:
+    def service(self, name: str, model: str | None = None, tier: str = "shared", tenant: str = "", **more: Any) -> int:
         """Make a service, and its model of the same name where none is named."""
         if model is None:
             model = name
             if name not in self.board.registry.models:
                 self.deploy(name)
-        self.ask("create", name=name, model=model, tier=tier, tenant=tenant)
+        self.ask("create", name=name, model=model, tier=tier, tenant=tenant, **more)
         handle = self.board.registry.service(tenant or "default", name).id
         self.handles[name] = handle
         return handle
@@ -109,8 +121,8 @@ class Harness:
     def answer(self, kernel: bytes, request_id: int, kind: Kind = Kind.REPLY, caller: bytes = CALLER) -> Any:
         return self.board.calls.answered(kernel, caller, pack_header(kind, Flag.PACKED, 0, request_id))
 
-    def ready(self, kernel: bytes, container: int, now_s: float = 0.0) -> list[asked.Effect]:
-        event = ContainerEvent(container, "ready", pid=42)
+    def ready(self, kernel: bytes, container: int, now_s: float = 0.0, **more: Any) -> list[asked.Effect]:
+        event = ContainerEvent(container, "ready", pid=42, **more)
         return self.on(happened.ContainerReported(kernel, event), now_s)
 
     def gone(
@@ -125,8 +137,11 @@ class Harness:
         event = ContainerEvent(container, "gone", cause=cause, reason=reason, **more)
         return self.on(happened.ContainerReported(kernel, event), now_s)
 
-    def beat(self, kernel: bytes, now_s: float, *reports: ContainerReport) -> list[asked.Effect]:
-        meta = HeartbeatMeta(kernel.split(b":")[0].decode(), "b1", containers=list(reports))
+    def tick(self, now_s: float) -> list[asked.Effect]:
+        return self.on(happened.Ticked(), now_s)
+
+    def beat(self, kernel: bytes, now_s: float, *reports: ContainerReport, **more: Any) -> list[asked.Effect]:
+        meta = HeartbeatMeta(kernel.split(b":")[0].decode(), "b1", containers=list(reports), **more)
         return self.on(happened.KernelBeat(kernel, meta), now_s)
 
     def drained(self, kernel: bytes, container: int, now_s: float = 0.0) -> list[asked.Effect]:
@@ -139,10 +154,10 @@ class Harness:
         lease = LeaseMeta(**{"host_id": HOST_ID, "pid": 4711, **meta})
         return self.on(happened.LeaseRequested(CALLER, request_id, handle, int(budget_s * 1e6), lease), now_s)
 
-    def load(self, kernel: bytes, service: str, request_id: int, now_s: float = 0.0) -> int:
+    def load(self, kernel: bytes, service: str, request_id: int, now_s: float = 0.0, **ready: Any) -> int:
         """Make a service's container resident by calling it once; the call is answered. Returns the container's id."""
         container = created(self.call(service, request_id, now_s))[0].container
-        self.ready(kernel, container, now_s)
+        self.ready(kernel, container, now_s, **ready)
         assert self.answer(kernel, request_id) is not None
         return container
 
@@ -173,6 +188,10 @@ def forwarded(effects: list[asked.Effect]) -> list[asked.Forward]:
 
 def refused(effects: list[asked.Effect]) -> list[asked.Refuse]:
     return [e for e in effects if isinstance(e, asked.Refuse)]
+
+
+def events_of(effects: list[asked.Effect], kind: str) -> list[asked.Journalled]:
+    return [e for e in effects if isinstance(e, asked.Journalled) and e.kind == kind]
 
 
 def journalled(effects: list[asked.Effect]) -> list[tuple[str, str]]:
