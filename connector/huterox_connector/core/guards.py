@@ -16,7 +16,7 @@ from huterox_connector.core.records import Container, Group
 
 LEAVING: Final = frozenset({State.DRAINING, State.CLOSING})
 LEAVES_IN_S: Final = 0.5
-"""What leaves already is taken to need so long; nobody knows."""
+"""What leaves, or loads, is taken to need at least so long; nobody knows."""
 
 
 class Guard(StrEnum):
@@ -55,12 +55,16 @@ def wish_of(group: Group, now_s: float, config: CoreConfig) -> Wish:
 
 
 def protected_until_s(container: Container, config: CoreConfig) -> float:
-    """The end of a container's minimum residency: a multiple of what its load cost, within bounds."""
-    stay_s = min(
-        max(config.residency_min_s, config.residency_load_factor * container.load_s),
+    """The end of a container's minimum residency."""
+    return container.ready_s + minimum_residency_s(container.load_s, config)
+
+
+def minimum_residency_s(load_s: float, config: CoreConfig) -> float:
+    """How long a container stays at least: a multiple of what its load cost, within bounds."""
+    return min(
+        max(config.residency_min_s, config.residency_load_factor * load_s),
         max(config.residency_max_s, config.residency_min_s),
     )
-    return container.ready_s + stay_s
 
 
 def heat_of(container: Container, now_s: float, config: CoreConfig) -> float:
@@ -124,7 +128,8 @@ def lapses_s(guard: Guard | None, container: Container, wish: Wish, now_s: float
         case Guard.LEAVING:
             return now_s + LEAVES_IN_S
         case Guard.LOADING:
-            return now_s + LEAVES_IN_S + max(config.residency_min_s, container.model.footprints.load_s(""))
+            load_s = container.model.footprints.load_s(container.node.name)
+            return now_s + max(LEAVES_IN_S, load_s + minimum_residency_s(load_s, config))
         case Guard.FRESH:
             return protected_until_s(container, config)
         case Guard.HOT:  # idle for so long, it is hotter no more
