@@ -34,6 +34,11 @@ Decoder = Callable[[bytes], Any]
         (nodes.decode_registered, nodes.RegisteredMeta(3, 1.5, True)),
         (nodes.decode_heartbeat, nodes.HeartbeatMeta("n", "b", 123, [REPORT])),
         (nodes.decode_create, nodes.CreateMeta(3, 1 << 32 | 1, MODEL)),
+        (nodes.decode_create, nodes.CreateMeta(3, 1 << 32 | 1, MODEL, "GPU-1", 1, 2, 3.5, 1 << 32 | 9)),
+        (
+            nodes.decode_heartbeat,
+            nodes.HeartbeatMeta("n", "b", 1, [msgspec.structs.replace(REPORT, service=1 << 32 | 9, pid_started=8)]),
+        ),
         (nodes.decode_close, nodes.CloseMeta(3, 1, "evicted", 0.5)),
         (nodes.decode_container_event, nodes.ContainerEvent(1, "gone", cause="crashed", timings_s={"fork": 0.1})),
         (

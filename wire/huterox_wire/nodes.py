@@ -110,6 +110,7 @@ class ContainerReport(Struct, omit_defaults=True):
     device: str = ""  # the id of the device that it was given; empty: none
     device_bytes: int = 0  # measured there
     pid_started: int = 0  # start time of the process in clock ticks since the boot: with boot id and pid its identity
+    service: int = 0  # as CREATE named it: the service that it is dedicated to; 0: shared
     requests: int = 0  # calls taken by the worker since it started, over the kernel's lane and its callers' lanes
     errors: int = 0
     busy_us: int = 0
@@ -154,7 +155,8 @@ class CreateMeta(Struct, omit_defaults=True):
     """CREATE, switchboard -> kernel. Answered by EVENTs: loading, then ready or gone.
 
     `host_bytes` and `device_bytes` are what the switchboard has reserved for it, `load_timeout_s` how long the load may
-    take; 0: as the model's file says.
+    take; 0: as the model's file says. `service` is kept and told back in reports: a switchboard that was started anew
+    must know whose the container is.
     """
 
     epoch: int
@@ -164,6 +166,7 @@ class CreateMeta(Struct, omit_defaults=True):
     host_bytes: int = 0
     device_bytes: int = 0
     load_timeout_s: float = 0.0
+    service: int = 0  # the service that it is dedicated to; 0: it is shared
 
 
 class CloseMeta(Struct, omit_defaults=True):

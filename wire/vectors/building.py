@@ -39,6 +39,7 @@ REPORT = {
     "device": "",
     "device_bytes": 0,
     "pid_started": 0,
+    "service": 0,
     "started_s": 0.0,
     "host_bytes": 0,
     "requests": 0,
@@ -76,7 +77,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "RegisterMeta": {"containers": [], "version": "", "host_id": ""},
     "RegisteredMeta": {"again": False},
     "HeartbeatMeta": {"host_bytes_free": 0, "containers": [], "devices": []},
-    "CreateMeta": {"device": "", "host_bytes": 0, "device_bytes": 0, "load_timeout_s": 0.0},
+    "CreateMeta": {"device": "", "host_bytes": 0, "device_bytes": 0, "load_timeout_s": 0.0, "service": 0},
     "CloseMeta": {"reason": "", "grace_s": 5.0},
     "ContainerEvent": {
         "pid": 0,

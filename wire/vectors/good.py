@@ -51,6 +51,7 @@ def kinds() -> list[Vector]:
         "resources": {"host_mb": 300},
         "inputs": {"audio": {"dtype": "float32", "shape": [None, 512]}, "state": {"writable": True}},
     }
+    dedicated = {"device": "GPU-1", "device_bytes": 1 << 30, "load_timeout_s": 150.5, "service": 3 << 32 | 9}
     ready = {"container": 1, "what": "ready", "pid": 7}
     one = [Tensor("result", "float32", [2], floats(1, 2))]
     return [
@@ -131,6 +132,13 @@ def kinds() -> list[Vector]:
             "CREATE",
             Head("CREATE"),
             Body("CreateMeta", {"epoch": 3, "container": handle, "model": model}),
+            canonical=False,
+        ),
+        good(
+            "create-dedicated",
+            "CREATE on a device, of a container that is dedicated to one service",
+            Head("CREATE"),
+            Body("CreateMeta", {"epoch": 3, "container": handle, "model": model, **dedicated}),
             canonical=False,
         ),
         good(

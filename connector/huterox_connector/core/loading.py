@@ -90,6 +90,7 @@ class Loading:
             host_bytes=charge.host_bytes,
             device_bytes=charge.device_bytes,
             load_timeout_s=spec.load_timeout_s + charge.nbytes / GIB * self._config.load_timeout_s_per_gb,
+            service=container.group.key[1],
         )
 
     # What kernels report.

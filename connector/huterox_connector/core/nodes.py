@@ -162,7 +162,9 @@ class Nodes:
         model = self._registry.models.get(report.model)
         if model is None or model.spec.version != report.version or report.state not in ("ready", "creating"):
             return self._close_stray(node, report, now_s)
-        group = self._registry.group_of(model, 0, now_s)
+        group = self._group_of(report, model, now_s)
+        if group is None:
+            return self._close_stray(node, report, now_s)
         needless = report.state == "creating" and group.resident
         if needless or len(group.ready) + len(group.coming) >= model.spec.replicas_max:
             return self._close_stray(node, report, now_s)
@@ -178,6 +180,13 @@ class Nodes:
         container.ready_s = container.counted_s = now_s
         self._reclaim.watch(container)
         return adopted + self._loading.resident(container, now_s)
+
+    def _group_of(self, report: ContainerReport, model: Model, now_s: float) -> Group | None:
+        """Whose calls it takes. None: it is dedicated to a service that is no more, or is not a dedicated one."""
+        if not report.service:
+            return self._registry.group_of(model, 0, now_s)
+        service = self._registry.services.get(report.service)
+        return service.group if service is not None and service.group.key == (model.name, report.service) else None
 
     def _close_stray(self, node: Node, report: ContainerReport, now_s: float) -> list[Effect]:
         """Nobody has a use for it. Its memory counts until it is gone, so it gets a record too.
