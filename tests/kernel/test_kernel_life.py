@@ -208,6 +208,7 @@ def test_a_worker_is_set_up_as_a_process_of_its_own(switchboard: Switchboard, mo
     ready = switchboard.created(A, name="vad")
     worker = psutil.Process(ready.pid)
     assert worker.name() == "hx:vad"
+    assert ready.pid_started == int(Path(f"/proc/{ready.pid}/stat").read_text().rpartition(")")[2].split()[19])
     assert worker.num_threads() == 1
     assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS"} & set(worker.environ())
     targets = {path.name: str(path.readlink()) for path in Path(f"/proc/{ready.pid}/fd").iterdir()}

@@ -10,10 +10,11 @@ from huterox_wire.nodes import ContainerEvent, ModelSpec
 
 @dataclass(slots=True, frozen=True)
 class StartWorker:
-    """Make a process for this model; comes back as `WorkerForked` or `StartFailed`."""
+    """Make a process for this model, on this device; comes back as `WorkerForked` or `StartFailed`."""
 
     container: int
     model: ModelSpec
+    device: str = ""  # empty: none
 
 
 @dataclass(slots=True, frozen=True)

@@ -64,6 +64,7 @@ class LaneBroke:
 class WorkerForked:
     container: int
     pid: int
+    pid_started: int = 0  # clock ticks since the boot; 0: it had ended before it could be asked
 
 
 @dataclass(slots=True, frozen=True)
@@ -88,6 +89,7 @@ class WorkerReady:
     container: int
     timings_s: dict[str, float]
     host_bytes: int
+    device_bytes: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -119,6 +121,7 @@ class WorkerEnded:
 class FootprintMeasured:
     container: int
     host_bytes: int
+    device_bytes: int = 0
 
 
 @dataclass(slots=True, frozen=True)

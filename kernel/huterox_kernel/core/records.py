@@ -30,7 +30,9 @@ def text_of(container: int) -> str:
 class Record:
     """One container, from CREATE to the end of its process.
 
-    `deadline_s` is when the core must act by itself: kill a load that takes too long, or a worker whose grace is over.
+    `service` and `device` are what CREATE named, `load_timeout_s` what it gave the load, which grows with the model's
+    size. `deadline_s` is when the core must act by itself: kill a load that takes too long, or a worker whose grace is
+    over.
     `cause` is set as soon as it is known why the worker will end, before it has ended. `draining`: its callers' lanes
     are to end, and it takes no new ones; calls that come through the switchboard go on.
     """
@@ -38,10 +40,15 @@ class Record:
     container: int
     model: ModelSpec
     deadline_s: float | None
+    load_timeout_s: float
+    service: int = 0
+    device: str = ""
     state: State = State.STARTING
     stage: str = "fork"
     pid: int = 0
+    pid_started: int = 0
     host_bytes: int = 0
+    device_bytes: int = 0
     cause: Cause = ""
     reason: str = ""
     traceback: str = ""
@@ -67,6 +74,10 @@ class Record:
             version=self.model.version,
             state="draining" if self.draining and self.state is State.READY else _REPORTED[self.state],
             pid=self.pid,
+            pid_started=self.pid_started,
+            service=self.service,
             host_bytes=self.host_bytes,
+            device=self.device,
+            device_bytes=self.device_bytes,
             reason=self.reason,
         )

@@ -125,10 +125,11 @@ class Supervisor:
             return [Note(f"ignored CREATE {text_of(meta.container)}: it is here, {known.state}")]
         if refusal := self._refusal(meta):
             return [Report(ContainerEvent(container=meta.container, what="gone", cause="refused", reason=refusal))]
+        limit_s = meta.load_timeout_s or meta.model.load_timeout_s
         self._records[meta.container] = Record(
-            meta.container, meta.model, now_s + (meta.load_timeout_s or meta.model.load_timeout_s)
+            meta.container, meta.model, now_s + limit_s, limit_s, meta.service, meta.device
         )
-        return [StartWorker(meta.container, meta.model)]
+        return [StartWorker(meta.container, meta.model, meta.device)]
 
     def _refusal(self, meta: CreateMeta) -> str:
         if self._shutting_down:
@@ -138,6 +139,9 @@ class Supervisor:
         need = meta.host_bytes or meta.model.resources.host_mb * MIB
         if need > self._capacity.host_bytes:
             return f"needs {need // MIB} MiB of host memory; this node gives {self._capacity.host_bytes // MIB} in all"
+        known = [device.id for device in self._capacity.devices]
+        if meta.device and meta.device not in known:
+            return f"there is no device {meta.device} here; there are {', '.join(known) or 'none'}"
         return ""
 
     def _on_close(self, event: CloseOrdered, now_s: float) -> list[Effect]:
@@ -210,11 +214,14 @@ class Supervisor:
         if (record := self._records.get(event.container)) is None:
             return []
         record.take(Step.FORKED)
-        record.pid = event.pid
+        record.pid, record.pid_started = event.pid, event.pid_started
         record.stage = "import"
         if record.state is State.CLOSING:
             return self._kill(record)
-        return [Report(ContainerEvent(container=record.container, what="loading", pid=record.pid))]
+        loading = ContainerEvent(
+            container=record.container, what="loading", pid=record.pid, pid_started=record.pid_started
+        )
+        return [Report(loading)]
 
     def _on_progressed(self, event: WorkerProgressed, now_s: float) -> list[Effect]:
         if (record := self._records.get(event.container)) is not None:
@@ -227,7 +234,7 @@ class Supervisor:
         if record.state is State.READY:
             return self._break(record, "reported ready twice")
         record.take(Step.LOADED)
-        record.host_bytes = event.host_bytes
+        record.host_bytes, record.device_bytes = event.host_bytes, event.device_bytes
         if record.state is State.CLOSING:
             return []
         record.deadline_s = None
@@ -235,7 +242,9 @@ class Supervisor:
             container=record.container,
             what="ready",
             pid=record.pid,
+            pid_started=record.pid_started,
             host_bytes=event.host_bytes,
+            device_bytes=event.device_bytes,
             timings_s=event.timings_s,
         )
         drain: list[Effect] = [DrainLanes(record.container)] if record.draining else []
@@ -288,6 +297,7 @@ class Supervisor:
             container=record.container,
             what="gone",
             pid=record.pid,
+            pid_started=record.pid_started,
             cause=record.cause,
             reason=record.reason,
             traceback=record.traceback,
@@ -298,7 +308,7 @@ class Supervisor:
     def _on_measured(self, event: FootprintMeasured, now_s: float) -> list[Effect]:
         record = self._records.get(event.container)
         if record is not None and record.state is not State.STARTING:
-            record.host_bytes = event.host_bytes
+            record.host_bytes, record.device_bytes = event.host_bytes, event.device_bytes
         return []
 
     # Time, and the kernel's own end.
@@ -309,7 +319,7 @@ class Supervisor:
 
     def _overdue(self, record: Record) -> list[Effect]:
         if record.state is not State.CLOSING:
-            limit_s = record.model.load_timeout_s
+            limit_s = record.load_timeout_s
             record.blame("load_timeout", f"not ready after {limit_s:g} s, in stage {record.stage}")
         elif record.cause == "closed":
             record.reason = f"{record.reason} (killed: it did not end within its grace)"

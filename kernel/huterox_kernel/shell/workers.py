@@ -171,7 +171,8 @@ class Workers:
             worker.identity = None
         self._loop.add_reader(pidfd, self._on_pidfd, worker)
         self._loop.add_reader(worker.control.fileno(), self._on_control, worker)
-        self._feed(WorkerForked(container, pid))
+        started = worker.identity.start_ticks if worker.identity is not None else 0
+        self._feed(WorkerForked(container, pid, started))
 
     def on_fork_failed(self, container: int, reason: str, traceback: str) -> None:
         self._feed(StartFailed(container, reason, traceback))
