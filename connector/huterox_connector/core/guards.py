@@ -96,9 +96,9 @@ def guard_of(container: Container, wish: Wish, now_s: float, config: CoreConfig)
     if protected_until_s(container, config) > now_s:
         return Guard.FRESH
     # A surplus replica's calls go to the others: how hot its model is does not matter.
-    if config.hotter_factor and not is_surplus(container):
-        if heat_of(container, now_s, config) > config.hotter_factor * wish.rate:
-            return Guard.HOT
+    factor = 0.0 if is_surplus(container) else config.hotter_factor
+    if factor and heat_of(container, now_s, config) > factor * wish.rate:
+        return Guard.HOT
     return Guard.BUSY if container.calls_now and not wish.turn_due else None
 
 

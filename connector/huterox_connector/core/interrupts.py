@@ -62,10 +62,14 @@ def _in_words(needed: Charge) -> str:
 
 
 def _why(wish: Wish, nodes: list[Node], too_small: bool, now_s: float, config: CoreConfig) -> str:
+    if not any(True for node in nodes for _ in charges_on(wish.group.model, node)):
+        return "no node has a device"
     if too_small:
         return "no node is that large"
     if all(why_closed(node, wish.group, now_s, config) for node in nodes):
         return "no node takes loads now"
+    if not any(node.limit.hold(charge) for node in nodes for charge in charges_on(wish.group.model, node)):
+        return "other programs have taken too much of the memory"
     return "what is resident may not leave"
 
 
@@ -108,7 +112,9 @@ def _helps(
 ) -> list[str]:
     """What somebody could do, the least first."""
     if too_small:
-        return [f"a node that can give {_in_words(needed)}"]
+        return [
+            f"a node that can give {_in_words(needed)}{' and has a device' * (wish.group.model.spec.device == 'cuda')}"
+        ]
     seen = {
         (str(guard), container.group.key)
         for node in nodes
@@ -126,4 +132,7 @@ def _helps(
     closed = [node.name for node in nodes if why_closed(node, wish.group, now_s, config)]
     if closed:
         helps.append(f"opening {', '.join(sorted(closed)[:8])} again")
+    taken = [node.name for node in nodes if node.limit != node.capacity]
+    if taken:
+        helps.append(f"ending other programs on {', '.join(sorted(taken)[:8])}, which have taken memory")
     return [*helps, f"another node with {_in_words(needed)} free"]
