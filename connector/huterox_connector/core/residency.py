@@ -213,11 +213,11 @@ class Residency:
     def _load_failed(self, container: Container, cause: str, reason: str, traceback: str, now_s: float) -> list[Effect]:
         group, name = container.group, container.spec.name
         effects = self._loading.blame_node(container, cause, now_s)
-        if group.resident:
-            return effects  # a replica's failure: others serve
         group.failures += 1
         backoff_s = self._config.backoff_first_s * 2.0 ** min(group.failures - 1, 16)
         group.retry_at_s = now_s + min(backoff_s, self._config.backoff_max_s)
+        if group.resident:
+            return effects  # a replica's failure: others serve
         if cause == "refused":
             group.last_error = Unavailable(f"node {container.node.name!r} refused to load {name!r}: {reason}")
         elif cause == "load_timeout":
