@@ -6,6 +6,8 @@ models that were seen to take less than `lend_call_s_max` are let in, no lane le
 owner calls, nothing more is borrowed until it has been idle for `lend_idle_s` again.
 """
 
+from collections.abc import Iterator
+
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.effects import Effect
 from huterox_connector.core.faults import Faults
@@ -39,14 +41,17 @@ class Lending:
                 effects += self.serve(group, now_s)
         return effects
 
+    def serves(self, group: Group, now_s: float) -> bool:
+        """Whether there are containers to borrow, though they may be at a call now, which is short."""
+        return next(self._lent_to(group, now_s), None) is not None
+
     def _borrowable(self, group: Group, now_s: float) -> Container | None:
+        return next((container for container in self._lent_to(group, now_s) if not container.calls_now), None)
+
+    def _lent_to(self, group: Group, now_s: float) -> Iterator[Container]:
         for owner in group.model.lenders.values():
-            if owner.group is group or not self._may_lend(owner, now_s):
-                continue
-            for container in owner.group.ready:
-                if not container.calls_now and container.spec == group.model.spec:
-                    return container
-        return None
+            if owner.group is not group and self._may_lend(owner, now_s):
+                yield from (container for container in owner.group.ready if container.spec == group.model.spec)
 
     def _may_lend(self, owner: Service, now_s: float) -> bool:
         """Whether it has been idle for long enough, and calls are known to be short enough."""

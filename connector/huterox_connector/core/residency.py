@@ -14,6 +14,7 @@ from huterox_connector.core.ids import IdSource
 from huterox_connector.core.interrupts import comes_s, interrupt
 from huterox_connector.core.journal import Journal
 from huterox_connector.core.leaving import Leaving
+from huterox_connector.core.lending import Lending
 from huterox_connector.core.lifecycle import State
 from huterox_connector.core.loading import Loading
 from huterox_connector.core.nodeindex import NodeIndex
@@ -41,6 +42,7 @@ class Residency:
         leaving: Leaving,
         calls: Calls,
         faults: Faults,
+        lending: Lending,
         journal: Journal,
         ids: IdSource,
         config: CoreConfig,
@@ -52,6 +54,7 @@ class Residency:
         self._leaving = leaving
         self._calls = calls
         self._faults = faults
+        self._lending = lending
         self._journal = journal
         self._ids = ids
         self._config = config
@@ -167,6 +170,8 @@ class Residency:
 
     def _room_at_s(self, wish: Wish, nodes: list[Node], now_s: float) -> float:
         """When there may be room at the earliest. Of many nodes not all were looked at: then nothing is ruled out."""
+        if wish.group.model.lenders and self._lending.serves(wish.group, now_s):
+            return now_s  # the line moves on with what is lent
         all_seen = len(nodes) == len(self._index)
         if not all_seen and len(self._index) > NODES_JUDGED_MAX:
             return now_s

@@ -87,12 +87,12 @@ class Switchboard:
         books = Books(registry, index)
         loading = Loading(registry, books, faults, journal, epoch, config)
         self._leaving = leaving = Leaving(registry, books, journal, epoch, config)
+        self._lending = lending = Lending(faults, journal, config)
         self._residency = residency = Residency(
-            registry, books, index, loading, leaving, self.calls, faults, journal, ids, config
+            registry, books, index, loading, leaving, self.calls, faults, lending, journal, ids, config
         )
         self._replicas = replicas = Replicas(residency, leaving, journal, config)
         self._reclaim = reclaim = Reclaim(registry, leaving, config)
-        self._lending = Lending(faults, journal, config)
         self._leases = Leases(registry, self.calls, faults, questions, epoch, config)
         self._nodes = Nodes(
             Parts(registry, books, index, loading, leaving, residency, replicas, reclaim, accesses, self._lane_use),
