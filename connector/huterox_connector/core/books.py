@@ -22,6 +22,11 @@ class Books:
     def __init__(self, registry: Registry, index: NodeIndex) -> None:
         self._registry = registry
         self._index = index
+        self.version = 0  # larger after every change that may give room
+
+    def changed(self) -> None:
+        """Something has changed that gives room, though no sum has: a node was opened, a pin taken off."""
+        self.version += 1
 
     def enter(self, container: Container) -> None:
         """A container was planned, or found."""
@@ -49,10 +54,12 @@ class Books:
     def limit(self, node: Node, limit: Amounts) -> None:
         """A node may give more or less to containers than until now."""
         if node.limit != limit:
+            self.version += 1
             node.limit = limit
             self._index.update(node)
 
     def _count(self, container: Container, sign: int) -> None:
+        self.version += sign < 0  # something is taken out of the sums
         node, state, charge = container.node, container.state, container.charge
         for sum_, states in ((node.present, _PRESENT), (node.staying, _STAYING)):
             if state in states:

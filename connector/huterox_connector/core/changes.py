@@ -83,7 +83,7 @@ class Changes:
                 group.failures, group.last_error = 0, None
         for container in list(model.containers.values()):
             effects += self._leaving.evict(container, "its model was deployed anew", now_s, kind="reclaim")
-        return effects + self._residency.retry(now_s)
+        return effects + self._residency.retry_anew(now_s)
 
     def undeploy(self, args: UndeployArgs, now_s: float) -> Change:
         model = self._registry.model(args.name)
@@ -183,7 +183,7 @@ class Changes:
                 service.tier = tier
                 service.group.pins += 1 if tier == "pinned" else -1
                 effects.append(self._journal.record("tier", service.title, f"{tier} from now on", now_s, was=other))
-                effects += self._residency.retry(now_s)
+                effects += self._residency.retry_anew(now_s)
             return views.service_row(service, self._journal, now_s), effects
 
         return Change((desired.put(desired.service_key(service.id), record),), apply)

@@ -24,6 +24,7 @@ class CoreConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     node_suspect_s: float = 1.5  # and nothing is loaded where it has been silent for so long
     no_node_patience_s: float = 5.0  # how long a fault waits while no kernel is registered
     room_patience_s: float = 30.0  # how long a fault waits for room that may come
+    look_again_s: float = 0.1  # where no room was found and nothing has left, it is not looked for again before that
 
     residency_min_s: float = 0.2  # a container stays at least so long after it became ready
     residency_load_factor: float = 2.0  # and at least so many times its own load time

@@ -17,6 +17,7 @@ from huterox_wire.errors import ResourceInterrupt
 
 NODES_TOLD_MAX: Final = 4
 HOLDERS_TOLD_MAX: Final = 32
+HOLDERS_JOURNALLED_MAX: Final = 8
 
 
 def comes_s(wish: Wish, nodes: list[Node], now_s: float, config: CoreConfig) -> float:
@@ -52,6 +53,12 @@ def interrupt(
         nodes_in_all=nodes_in_all,
         nodes=[_of_node(node, wish, now_s, config) for node in _nearest(nodes, wish, now_s, config)],
     )
+
+
+def in_short(details: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a refusal as the journal keeps them, which has many: one node, and its largest holders."""
+    nodes = [{**node, "held_by": node["held_by"][:HOLDERS_JOURNALLED_MAX]} for node in details["nodes"][:1]]
+    return {**details, "nodes": nodes}
 
 
 def _in_words(needed: Charge) -> str:

@@ -116,7 +116,7 @@ class Nodes:
                 pid=meta.pid,
             )
         )
-        return effects + self._reconcile(node, meta, now_s) + self._residency.retry(now_s)
+        return effects + self._reconcile(node, meta, now_s) + self._residency.retry_anew(now_s)
 
     def _warn_of_twin(self, meta: RegisterMeta, now_s: float) -> Effect:
         reason = f"a kernel of this name is alive; the one of {meta.host}, pid {meta.pid}, is kept waiting"
@@ -356,7 +356,8 @@ class Nodes:
             if container.id in self._registry.containers:
                 effects += self._residency.ended(container, "node_lost", f"its node was lost: {reason}", "", now_s)
         effects += self._residency.fail_calls_of(node, f"its node was lost: {reason}")
-        return effects + self._questions.lose(node.identity)
+        effects += self._questions.lose(node.identity)
+        return effects + self._residency.retry_anew(now_s)  # what it was loading is loaded elsewhere
 
     def lose_silent(self, now_s: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -384,7 +385,7 @@ class Nodes:
         if (node := self._registry.nodes_by_name.get(name)) is not None:
             node.drained = False
         resumed = self._journal.record("node.resumed", name, "an operator opened it again", now_s)
-        return [resumed, *self._residency.retry(now_s)]
+        return [resumed, *self._residency.retry_anew(now_s)]
 
 
 def _amounts(meta: RegisterMeta) -> Amounts:

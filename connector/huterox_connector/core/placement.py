@@ -123,11 +123,10 @@ def declared_charge(model: Model) -> Charge:
     return Charge(1, resources.host_mb * MIB, "", resources.gpu_mb * MIB if on_device else 0)
 
 
-def candidates(group: Group, index: NodeIndex, now_s: float, config: CoreConfig) -> list[Node]:
-    """Nodes to look at for a container of `group`."""
+def candidates(group: Group, index: NodeIndex) -> list[Node]:
+    """Nodes to look at for a container of `group`, open or not."""
     model = group.model
-    found = index.candidates(on_device=model.spec.device != "cpu", known=model.footprints.nodes())
-    return [node for node in found if is_open(node, group, now_s, config)]
+    return list(index.candidates(on_device=model.spec.device != "cpu", known=model.footprints.nodes()))
 
 
 def find_place(

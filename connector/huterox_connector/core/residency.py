@@ -1,6 +1,5 @@
 """Who becomes resident: a fault finds a place, makes room there, loads; and what follows when that ends."""
 
-from math import inf
 from typing import Final
 
 from huterox_connector.core.books import Books
@@ -11,23 +10,19 @@ from huterox_connector.core.effects import Effect, Refuse
 from huterox_connector.core.faults import Faults
 from huterox_connector.core.guards import Wish, explain, guard_of, wish_of
 from huterox_connector.core.ids import IdSource
-from huterox_connector.core.interrupts import comes_s, interrupt
 from huterox_connector.core.journal import Journal
 from huterox_connector.core.leaving import Leaving
-from huterox_connector.core.lending import Lending
 from huterox_connector.core.lifecycle import State
 from huterox_connector.core.loading import Loading
 from huterox_connector.core.nodeindex import NodeIndex
-from huterox_connector.core.placement import Place, find_place, fits_beside_the_firm, is_open
-from huterox_connector.core.records import Container, Group, Node, WaitingCall
+from huterox_connector.core.placement import Place, candidates, find_place, is_open
+from huterox_connector.core.records import Container, Group, Node
+from huterox_connector.core.refusals import Refusals
 from huterox_connector.core.registry import Registry
 from huterox_wire.errors import HuteroxError, ModelError, Unavailable, WorkerLost
 
 RETRIES_MAX: Final = 32
 """Groups that are tried again in one go, those that wait longest first."""
-
-NODES_JUDGED_MAX: Final = 64
-"""With more nodes, what may never leave is not added up for each refusal: a fault waits out its patience instead."""
 
 
 class Residency:
@@ -42,7 +37,7 @@ class Residency:
         leaving: Leaving,
         calls: Calls,
         faults: Faults,
-        lending: Lending,
+        refusals: Refusals,
         journal: Journal,
         ids: IdSource,
         config: CoreConfig,
@@ -54,7 +49,7 @@ class Residency:
         self._leaving = leaving
         self._calls = calls
         self._faults = faults
-        self._lending = lending
+        self._refusals = refusals
         self._journal = journal
         self._ids = ids
         self._config = config
@@ -68,21 +63,23 @@ class Residency:
             return []
         if group.last_error is not None and now_s < group.retry_at_s:
             return self._faults.fail(group, self._load_refused(group, now_s))
+        if self._refusals.is_known(group, now_s):
+            return self._refusals.end_vain(group, now_s)
         wish = wish_of(group, now_s, self._config)
-        nodes = self._nodes_for(group)
+        nodes = candidates(group, self._index)
         place = find_place(wish, [n for n in nodes if is_open(n, group, now_s, self._config)], now_s, self._config)
         if place is not None:
             return self.load(wish, place, reason, now_s)
-        return self._claim(wish, nodes, now_s) + self._refuse_vain(wish, nodes, now_s)
-
-    def _nodes_for(self, group: Group) -> list[Node]:
-        model = group.model
-        return list(self._index.candidates(on_device=model.spec.device != "cpu", known=model.footprints.nodes()))
+        if not nodes:
+            return []  # no kernel: `lose_patience` tells
+        claimed = self._claim(wish, nodes, now_s)
+        self._refusals.looked(wish, nodes, now_s)
+        return claimed + self._refusals.end_vain(group, now_s)
 
     def add_replica(self, group: Group, reason: str, now_s: float, avoid: Node | None = None) -> list[Effect] | None:
         """One more container for a group that has some, where it fits without an eviction; None: nowhere."""
         wish = wish_of(group, now_s, self._config)
-        nodes = [n for n in self._nodes_for(group) if n is not avoid and is_open(n, group, now_s, self._config)]
+        nodes = [n for n in candidates(group, self._index) if n is not avoid and is_open(n, group, now_s, self._config)]
         place = find_place(wish, nodes, now_s, self._config, may_evict=False)
         return self.load(wish, place, reason, now_s) if place is not None else None
 
@@ -151,37 +148,6 @@ class Residency:
         reason = f"{wish.group.model.name} has waited {waited_s:.1f} s for room: nothing else is loaded until it has it"
         return [self._journal.record("claim", node.name, reason, now_s, model=wish.group.model.name)]
 
-    def _refuse_vain(self, wish: Wish, nodes: list[Node], now_s: float) -> list[Effect]:
-        """End the calls whose time or patience ends before there can be room, and those that have lost patience."""
-        if not nodes:
-            return []  # no kernel: `lose_patience` tells
-        at_s = self._room_at_s(wish, nodes, now_s)
-        patience_s = self._config.room_patience_s
-
-        def in_vain(waiting: WaitingCall) -> bool:
-            ends_s = min(waiting.deadline_s, waiting.arrived_s + patience_s)
-            return at_s > ends_s or now_s >= waiting.arrived_s + patience_s
-
-        if not any(in_vain(waiting) for waiting in wish.group.waiting):
-            return []
-        error = interrupt(wish, nodes, len(self._index), at_s, now_s, self._config)
-        refused = self._journal.record("refused", wish.group.model.name, error.message, now_s, **error.details)
-        return [refused, *self._faults.interrupt(wish.group, error, in_vain)]
-
-    def _room_at_s(self, wish: Wish, nodes: list[Node], now_s: float) -> float:
-        """When there may be room at the earliest. Of many nodes not all were looked at: then nothing is ruled out."""
-        if wish.group.model.lenders and self._lending.serves(wish.group, now_s):
-            return now_s  # the line moves on with what is lent
-        all_seen = len(nodes) == len(self._index)
-        if not all_seen and len(self._index) > NODES_JUDGED_MAX:
-            return now_s
-        if not any(fits_beside_the_firm(wish.group.model, node) for node in self._registry.nodes.values()):
-            return inf
-        open_nodes = [node for node in nodes if is_open(node, wish.group, now_s, self._config)]
-        if len(open_nodes) < len(nodes) or not all_seen:
-            return now_s  # a node that is closed now may open again
-        return comes_s(wish, open_nodes, now_s, self._config)
-
     def _load_refused(self, group: Group, now_s: float) -> HuteroxError:
         error = group.last_error
         assert isinstance(error, HuteroxError)
@@ -213,7 +179,7 @@ class Residency:
         if kind == "load_failed":
             effects += self._load_failed(container, cause, reason, traceback, now_s)
         effects += self._loading.start_planned(node, now_s)
-        return effects + self.retry(now_s)
+        return effects + self._retry_on(node, now_s)
 
     def _load_failed(self, container: Container, cause: str, reason: str, traceback: str, now_s: float) -> list[Effect]:
         group, name = container.group, container.spec.name
@@ -255,10 +221,31 @@ class Residency:
         """Room may have come: try the waiting groups again, the longest waiting first."""
         effects: list[Effect] = []
         self._claims.sweep(now_s)
-        groups = [group for group in self._faults.groups() if not group.resident]
-        for group in sorted(groups, key=lambda group: group.waiting[0].arrived_s)[:RETRIES_MAX]:
+        for group in self._longest_waiting():
             effects += self.fault(group, f"fault by {group.waiting[0].service.title}", now_s)
         return effects
+
+    def retry_anew(self, now_s: float) -> list[Effect]:
+        """The same, after a change that frees room without anything leaving."""
+        self._books.changed()
+        return self.retry(now_s)
+
+    def _retry_on(self, node: Node, now_s: float) -> list[Effect]:
+        """Something has left `node`: who has waited longest may have room there. The other nodes are as they were."""
+        effects: list[Effect] = []
+        if self._registry.nodes.get(node.identity) is not node:
+            return effects
+        for group in self._longest_waiting():
+            if now_s < group.retry_at_s or not is_open(node, group, now_s, self._config):
+                continue
+            wish = wish_of(group, now_s, self._config)
+            if (place := find_place(wish, [node], now_s, self._config)) is not None:
+                effects += self.load(wish, place, f"fault by {group.waiting[0].service.title}", now_s)
+        return effects
+
+    def _longest_waiting(self) -> list[Group]:
+        groups = [group for group in self._faults.groups() if not group.resident]
+        return sorted(groups, key=lambda group: group.waiting[0].arrived_s)[:RETRIES_MAX]
 
     def lose_patience(self, now_s: float) -> list[Effect]:
         """End the faults of a platform without nodes."""

@@ -4,7 +4,8 @@
     calls      what is in flight               faults     what waits for a load
     residency  who loads, and for whose room   loading, leaving  how that is carried out
     replicas   how many of one                 reclaim    who leaves unasked
-    lending    dedicated containers, lent      accesses   who uses what, and pays for it
+    refusals   who waits for room in vain      lending    dedicated containers, lent
+    accesses   who uses what, and pays for it
     nodes      kernels that come and go        admin      the operator's verbs
     leases     who asks for a lane             questions  what kernels were asked for callers
     usage      calls that pass by lanes        measured   what is written behind
@@ -38,6 +39,7 @@ from huterox_connector.core.nodes import Nodes, Parts
 from huterox_connector.core.questions import Questions
 from huterox_connector.core.reclaim import Reclaim
 from huterox_connector.core.records import Service
+from huterox_connector.core.refusals import Refusals
 from huterox_connector.core.registry import Registry
 from huterox_connector.core.replacer import POLICIES, Replacer
 from huterox_connector.core.replicas import Replicas
@@ -88,8 +90,9 @@ class Switchboard:
         loading = Loading(registry, books, faults, journal, epoch, config)
         self._leaving = leaving = Leaving(registry, books, journal, epoch, config)
         self._lending = lending = Lending(faults, journal, config)
+        refusals = Refusals(registry, books, index, faults, lending, journal, config)
         self._residency = residency = Residency(
-            registry, books, index, loading, leaving, self.calls, faults, lending, journal, ids, config
+            registry, books, index, loading, leaving, self.calls, faults, refusals, journal, ids, config
         )
         self._replicas = replicas = Replicas(residency, leaving, journal, config)
         self._reclaim = reclaim = Reclaim(registry, leaving, config)
