@@ -14,6 +14,7 @@ from huterox_wire.leases import HALF_MB_MAX, RING_ENTRIES_MAX, SOCKET_PATH_NBYTE
 MIB: Final = 1024 * 1024
 HOST_SHARE: Final = 0.8  # of the machine's memory, where `host_mb` does not say
 LANES_SOCKET: Final = "lanes.sock"
+ALL_DEVICES: Final = "all"
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
@@ -34,6 +35,9 @@ class KernelConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
     slots: Positive = 16  # containers at once
     host_mb: Annotated[int, msgspec.Meta(ge=0)] = 0  # memory for containers; 0: a share of what the machine has
     die_with_parent: bool = False  # end when the process that started this one ends
+
+    devices: str | list[str] = "all"  # GPUs for containers: all of them, or the ids (UUIDs) of some; []: none
+    memory_return_timeout_s: Seconds = 5.0  # how long a device may take to give an ended container's memory back
 
     preload: list[str] = field(default_factory=lambda: ["numpy", "torch"])  # what zygotes import, where installed
     torch_threads: Positive = 1  # of each worker, inside one operation
@@ -103,6 +107,8 @@ def check_config(config: KernelConfig) -> None:
             raise ConfigError(f"{key} = {entries}: expected a power of two")
     if config.lease_half_mb > config.lease_half_mb_max:
         raise ConfigError(f"lease_half_mb = {config.lease_half_mb}: more than lease_half_mb_max")
+    if isinstance(config.devices, str) and config.devices != ALL_DEVICES:
+        raise ConfigError(f'devices = {config.devices!r}: expected "{ALL_DEVICES}" or a list of ids')
     if not config.dir:
         raise ConfigError("dir is empty: name a directory for logs")
     _check_path("lease_socket", lane_socket(config), lane_socket(config))

@@ -140,9 +140,17 @@ class Switchboard:
     def order(self, kind: Kind, meta: Any) -> None:
         self.send(b"", *encode(kind, 0, 0, 0, encode_meta(meta)))
 
-    def create(self, container: int, entry: str = "plain.py:Echo", epoch: int = EPOCH, **spec: Any) -> None:
+    def create(
+        self,
+        container: int,
+        entry: str = "plain.py:Echo",
+        epoch: int = EPOCH,
+        given: dict[str, Any] | None = None,
+        **spec: Any,
+    ) -> None:
+        """Order a container. `given`: what else CREATE names, beside the model."""
         spec = {"name": "model", "source_dir": str(MODELS), **spec}
-        self.order(Kind.CREATE, CreateMeta(epoch, container, ModelSpec(entry=entry, **spec)))
+        self.order(Kind.CREATE, CreateMeta(epoch, container, ModelSpec(entry=entry, **spec), **(given or {})))
 
     def created(self, container: int, entry: str = "plain.py:Echo", **spec: Any) -> ContainerEvent:
         """A container that is ready."""

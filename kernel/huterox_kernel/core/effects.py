@@ -73,6 +73,15 @@ class KillWorker:
 
 
 @dataclass(slots=True, frozen=True)
+class AwaitMemory:
+    """The process has ended: look until its device has its memory back; comes back as `MemoryReturned`."""
+
+    container: int
+    device: str
+    pid: int
+
+
+@dataclass(slots=True, frozen=True)
 class Discard:
     """The worker has ended: send what it had answered, count what it did, and give back all that was held for it."""
 
@@ -83,7 +92,8 @@ class Discard:
 class FailCalls:
     """End the calls that a discarded worker has left without an answer, and the lanes that its callers had.
 
-    Comes after the report that it is gone: a caller that tries again at once must not be sent to it once more.
+    Comes after a report that it is gone, or that it takes none any more: a caller that tries again at once must not be
+    sent to it once more.
     """
 
     container: int
@@ -123,6 +133,7 @@ Effect = (
     | DrainLanes
     | AskToClose
     | KillWorker
+    | AwaitMemory
     | Discard
     | FailCalls
     | Report

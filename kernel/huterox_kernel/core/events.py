@@ -118,6 +118,13 @@ class WorkerEnded:
 
 
 @dataclass(slots=True, frozen=True)
+class MemoryReturned:
+    """Nothing of an ended worker is left on its device."""
+
+    container: int
+
+
+@dataclass(slots=True, frozen=True)
 class FootprintMeasured:
     container: int
     host_bytes: int
@@ -151,6 +158,7 @@ Event = (
     | WorkerFailed
     | WorkerBroken
     | WorkerEnded
+    | MemoryReturned
     | FootprintMeasured
     | ShutdownOrdered
     | Ticked

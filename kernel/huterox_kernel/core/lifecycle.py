@@ -1,7 +1,8 @@
 """The life of a worker, as one table.
 
-STARTING has asked the zygote for a process; LOADING has one; CLOSING has been told to end, or will be killed. A worker
-is GONE only when its process has ended: until then its memory counts.
+STARTING has asked the zygote for a process; LOADING has one; CLOSING has been told to end, or will be killed. RETURNING
+is one that had a device: its process has ended, and the driver has not given its memory back yet. A worker is GONE only
+when nothing of it is left: until then its memory counts.
 """
 
 from enum import StrEnum
@@ -14,6 +15,7 @@ class State(StrEnum):
     LOADING = "loading"
     READY = "ready"
     CLOSING = "closing"
+    RETURNING = "returning"
     GONE = "gone"
 
 
@@ -24,9 +26,10 @@ class Step(StrEnum):
     LOADED = "loaded"  # the model has loaded and warmed up
     FAILED = "failed"  # the worker says that it cannot go on
     BROKEN = "broken"  # it wrote nonsense into its lane or control socket
-    OVERDUE = "overdue"  # its deadline has passed: of the load, or of the grace
+    OVERDUE = "overdue"  # its deadline has passed: of the load, of the grace, or of the memory's return
     CLOSE = "close"  # it was told to end
-    ENDED = "ended"  # the process has ended, or never came to be
+    EXITED = "exited"  # the process has ended, and may still hold memory on its device
+    ENDED = "ended"  # the process has ended, or never came to be, and nothing of it is left
 
 
 TRANSITIONS: dict[State, dict[Step, State]] = {
@@ -42,12 +45,14 @@ TRANSITIONS: dict[State, dict[Step, State]] = {
         Step.BROKEN: State.CLOSING,
         Step.OVERDUE: State.CLOSING,
         Step.CLOSE: State.CLOSING,
+        Step.EXITED: State.RETURNING,
         Step.ENDED: State.GONE,
     },
     State.READY: {
         Step.FAILED: State.CLOSING,
         Step.BROKEN: State.CLOSING,
         Step.CLOSE: State.CLOSING,
+        Step.EXITED: State.RETURNING,
         Step.ENDED: State.GONE,
     },
     State.CLOSING: {
@@ -57,6 +62,11 @@ TRANSITIONS: dict[State, dict[Step, State]] = {
         Step.BROKEN: State.CLOSING,
         Step.OVERDUE: State.CLOSING,
         Step.CLOSE: State.CLOSING,
+        Step.EXITED: State.RETURNING,
+        Step.ENDED: State.GONE,
+    },
+    State.RETURNING: {
+        Step.CLOSE: State.RETURNING,
         Step.ENDED: State.GONE,
     },
     State.GONE: {},

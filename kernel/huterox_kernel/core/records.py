@@ -17,6 +17,7 @@ _REPORTED: Final[dict[State, ContainerState]] = {
     State.LOADING: "creating",
     State.READY: "ready",
     State.CLOSING: "draining",
+    State.RETURNING: "draining",
     State.GONE: "gone",
 }
 

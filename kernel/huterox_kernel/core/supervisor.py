@@ -10,6 +10,7 @@ from typing import Any, Final
 from huterox_kernel.core.effects import (
     AdmitCalls,
     AskToClose,
+    AwaitMemory,
     Discard,
     DrainLanes,
     Effect,
@@ -33,6 +34,7 @@ from huterox_kernel.core.events import (
     LaneBroke,
     LanesDrained,
     LeaseOrdered,
+    MemoryReturned,
     RegistrationAnswered,
     ShutdownOrdered,
     StartFailed,
@@ -60,11 +62,15 @@ class Supervisor:
     Args:
         close_grace_s: how long workers may take to end when the kernel itself is told to end.
         heartbeat_s: how often to report until the switchboard says.
+        return_timeout_s: how long a device may take to give an ended worker's memory back.
     """
 
-    def __init__(self, capacity: Capacity, *, close_grace_s: float, heartbeat_s: float) -> None:
+    def __init__(
+        self, capacity: Capacity, *, close_grace_s: float, heartbeat_s: float, return_timeout_s: float = 5.0
+    ) -> None:
         self._capacity = capacity
         self._close_grace_s = close_grace_s
+        self._return_timeout_s = return_timeout_s
         self._records: dict[int, Record] = {}
         self._shutting_down = False
         self.epoch = 0
@@ -84,6 +90,7 @@ class Supervisor:
             WorkerFailed: self._on_failed,
             WorkerBroken: self._on_broken,
             WorkerEnded: self._on_ended,
+            MemoryReturned: self._on_returned,
             FootprintMeasured: self._on_measured,
             ShutdownOrdered: self._on_shutdown,
             Ticked: self._on_ticked,
@@ -160,6 +167,8 @@ class Supervisor:
         grace_s = min(max(0.0, meta.grace_s), GRACE_S_MAX)
         record.take(Step.CLOSE)
         record.blame("closed", meta.reason or "closed")
+        if record.state is State.RETURNING:
+            return []
         if was_closing:
             if record.deadline_s is not None:
                 record.deadline_s = min(record.deadline_s, now_s + grace_s)
@@ -179,6 +188,8 @@ class Supervisor:
         self.epoch = meta.epoch
         if (record := self._records.get(meta.container)) is None:
             return [_not_here(meta.container)]
+        if record.state is State.RETURNING:
+            return [] if meta.service else [_drained(record)]
         if meta.service:
             return [DrainLanes(record.container, meta.service)]
         record.draining = True
@@ -196,7 +207,7 @@ class Supervisor:
         record = self._records.get(event.container)
         if record is None or not record.draining:  # a CLOSE drains too, and is answered by its end
             return []
-        return [Report(ContainerEvent(container=record.container, what="drained"))]
+        return [_drained(record)]
 
     def _on_lane_broke(self, event: LaneBroke, now_s: float) -> list[Effect]:
         if event.container not in self._records:
@@ -208,10 +219,14 @@ class Supervisor:
         record.deadline_s = None
         return [KillWorker(record.container)]
 
-    # What becomes of a worker. Events of containers that are no longer known come late and mean nothing.
+    # What becomes of a worker. News of one whose process has ended come late and mean nothing.
+
+    def _living(self, container: int) -> Record | None:
+        record = self._records.get(container)
+        return None if record is None or record.state is State.RETURNING else record
 
     def _on_forked(self, event: WorkerForked, now_s: float) -> list[Effect]:
-        if (record := self._records.get(event.container)) is None:
+        if (record := self._living(event.container)) is None:
             return []
         record.take(Step.FORKED)
         record.pid, record.pid_started = event.pid, event.pid_started
@@ -224,12 +239,12 @@ class Supervisor:
         return [Report(loading)]
 
     def _on_progressed(self, event: WorkerProgressed, now_s: float) -> list[Effect]:
-        if (record := self._records.get(event.container)) is not None:
+        if (record := self._living(event.container)) is not None:
             record.stage = event.stage
         return []
 
     def _on_ready(self, event: WorkerReady, now_s: float) -> list[Effect]:
-        if (record := self._records.get(event.container)) is None:
+        if (record := self._living(event.container)) is None:
             return []
         if record.state is State.READY:
             return self._break(record, "reported ready twice")
@@ -251,13 +266,13 @@ class Supervisor:
         return [AdmitCalls(record.container), Report(ready), *drain]
 
     def _on_failed(self, event: WorkerFailed, now_s: float) -> list[Effect]:
-        if (record := self._records.get(event.container)) is None:
+        if (record := self._living(event.container)) is None:
             return []
         cause: Cause = "crashed" if record.state is State.READY else "load_failed"
         return self._end(record, Step.FAILED, cause, event.reason, event.traceback, now_s)
 
     def _on_broken(self, event: WorkerBroken, now_s: float) -> list[Effect]:
-        if (record := self._records.get(event.container)) is None:
+        if (record := self._living(event.container)) is None:
             return []
         return self._break(record, event.reason)
 
@@ -277,21 +292,38 @@ class Supervisor:
         return [RefuseCalls(record.container)]
 
     def _on_start_failed(self, event: StartFailed, now_s: float) -> list[Effect]:
-        if (record := self._records.get(event.container)) is None:
+        if (record := self._living(event.container)) is None:
             return []
         record.blame("load_failed", event.reason, event.traceback)
-        return self._gone(record)
+        record.take(Step.ENDED)
+        ended = FailCalls(record.container, record.reason)
+        return [Discard(record.container), self._gone(record), ended, *self._exit_if_last()]
 
     def _on_ended(self, event: WorkerEnded, now_s: float) -> list[Effect]:
-        if (record := self._records.get(event.container)) is None:
+        if (record := self._living(event.container)) is None:
             return []
         if record.cause == "closed" and not record.killed and event.how != "exited with code 0":
             record.reason = f"{record.reason} ({event.how})"
         record.blame("crashed", event.how if record.state is State.READY else f"{event.how} in stage {record.stage}")
-        return self._gone(record)
-
-    def _gone(self, record: Record) -> list[Effect]:
+        discard, ended = Discard(record.container), FailCalls(record.container, record.reason)
+        if record.device:
+            record.take(Step.EXITED)
+            record.deadline_s = now_s + self._return_timeout_s
+            return [discard, _drained(record), ended, AwaitMemory(record.container, record.device, record.pid)]
         record.take(Step.ENDED)
+        return [discard, self._gone(record), ended, *self._exit_if_last()]
+
+    def _on_returned(self, event: MemoryReturned, now_s: float) -> list[Effect]:
+        record = self._records.get(event.container)
+        if record is None or record.state is not State.RETURNING:
+            return []
+        return self._end_return(record)
+
+    def _end_return(self, record: Record) -> list[Effect]:
+        record.take(Step.ENDED)
+        return [self._gone(record), *self._exit_if_last()]
+
+    def _gone(self, record: Record) -> Effect:
         del self._records[record.container]
         gone = ContainerEvent(
             container=record.container,
@@ -302,11 +334,10 @@ class Supervisor:
             reason=record.reason,
             traceback=record.traceback,
         )
-        ended = FailCalls(record.container, record.reason)
-        return [Discard(record.container), Report(gone), ended, *self._exit_if_last()]
+        return Report(gone)
 
     def _on_measured(self, event: FootprintMeasured, now_s: float) -> list[Effect]:
-        record = self._records.get(event.container)
+        record = self._living(event.container)
         if record is not None and record.state is not State.STARTING:
             record.host_bytes, record.device_bytes = event.host_bytes, event.device_bytes
         return []
@@ -318,6 +349,10 @@ class Supervisor:
         return [effect for record in due for effect in self._overdue(record)]
 
     def _overdue(self, record: Record) -> list[Effect]:
+        if record.state is State.RETURNING:
+            waited = f"the memory of its device was not back after {self._return_timeout_s:g} s"
+            record.reason = f"{record.reason} ({waited})"
+            return self._end_return(record)
         if record.state is not State.CLOSING:
             limit_s = record.load_timeout_s
             record.blame("load_timeout", f"not ready after {limit_s:g} s, in stage {record.stage}")
@@ -328,7 +363,7 @@ class Supervisor:
 
     def _on_shutdown(self, event: ShutdownOrdered, now_s: float) -> list[Effect]:
         if self._shutting_down:
-            return [effect for record in self._records.values() for effect in self._kill_now(record)]
+            return [effect for record in list(self._records.values()) for effect in self._end_now(record)]
         self._shutting_down = True
         effects: list[Effect] = []
         for record in self._records.values():
@@ -336,11 +371,17 @@ class Supervisor:
             effects += self._close(record, meta, now_s)
         return effects + self._exit_if_last()
 
-    def _kill_now(self, record: Record) -> list[Effect]:
+    def _end_now(self, record: Record) -> list[Effect]:
+        if record.state is State.RETURNING:
+            return self._end_return(record)
         return [] if record.killed else self._kill(record)
 
     def _exit_if_last(self) -> list[Effect]:
         return [Exit()] if self._shutting_down and not self._records else []
+
+
+def _drained(record: Record) -> Report:
+    return Report(ContainerEvent(container=record.container, what="drained"))
 
 
 def _not_here(container: int) -> Report:

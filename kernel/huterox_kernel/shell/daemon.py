@@ -16,6 +16,7 @@ from huterox_kernel.config import HOST_SHARE, MIB, KernelConfig, node_name
 from huterox_kernel.core.effects import (
     AdmitCalls,
     AskToClose,
+    AwaitMemory,
     Discard,
     DrainLanes,
     Effect,
@@ -33,6 +34,7 @@ from huterox_kernel.core.effects import (
 from huterox_kernel.core.events import (
     Event,
     FootprintMeasured,
+    MemoryReturned,
     ShutdownOrdered,
     StartFailed,
     Ticked,
@@ -43,10 +45,12 @@ from huterox_kernel.core.leases import LeaseLimits, LeaseTable
 from huterox_kernel.core.records import text_of
 from huterox_kernel.core.supervisor import Supervisor
 from huterox_kernel.shell import probes, processes
+from huterox_kernel.shell.devices import open_driver
 from huterox_kernel.shell.lanes import Lanes
 from huterox_kernel.shell.leases import Leases
 from huterox_kernel.shell.link import Link
 from huterox_kernel.shell.logs import Logs
+from huterox_kernel.shell.memory import NOTHING, Memory
 from huterox_kernel.shell.processes import Identity
 from huterox_kernel.shell.requests import Requests
 from huterox_kernel.shell.workers import Worker, Workers
@@ -77,9 +81,14 @@ class Daemon:
         self._loop = loop
         self._node = node_name(config)
         self._boot = os.urandom(8).hex()
-        self._capacity = Capacity(slots=config.slots, host_bytes=_host_bytes(config))
+        driver, devices = open_driver(config.devices)
+        self._memory = Memory(loop, driver, [device.id for device in devices])
+        self._capacity = Capacity(config.slots, _host_bytes(config), devices)
         self._supervisor = Supervisor(
-            self._capacity, close_grace_s=config.close_grace_s, heartbeat_s=config.heartbeat_s
+            self._capacity,
+            close_grace_s=config.close_grace_s,
+            heartbeat_s=config.heartbeat_s,
+            return_timeout_s=config.memory_return_timeout_s,
         )
         self._logs = Logs(Path(config.dir) / "logs", config.log_mb_max * MIB, config.log_files_max)
         identity = f"{self._node}:{self._boot}".encode()
@@ -157,6 +166,7 @@ class Daemon:
         self._lanes.close()
         self._zygotes.close()
         self._link.close()
+        self._memory.close()
         processes.kill_adopted(set())
 
     def _on_signal(self, name: str) -> None:
@@ -181,8 +191,8 @@ class Daemon:
 
     def _perform(self, effect: Effect) -> None:
         match effect:
-            case StartWorker(container=container, model=model):
-                self._start_worker(container, model)
+            case StartWorker(container=container, model=model, device=device):
+                self._start_worker(container, model, device)
             case AdmitCalls(container=container):
                 self._lanes.admit(container)
                 self._leases.admit(container)
@@ -200,6 +210,8 @@ class Daemon:
                 self._workers.ask_to_close(container)
             case KillWorker(container=container):
                 self._workers.kill(container, self._zygotes)
+            case AwaitMemory(container=container, pid=pid):
+                self._spawn(self._await_memory(container, pid))
             case Discard(container=container):
                 self._discard(container)
             case FailCalls(container=container, reason=reason):
@@ -217,8 +229,9 @@ class Daemon:
             case _:
                 assert_never(effect)
 
-    def _start_worker(self, container: int, model: ModelSpec) -> None:
+    def _start_worker(self, container: int, model: ModelSpec, device: str) -> None:
         self._started_s[container] = time.time()
+        self._spawn(self._memory.watch(container, device))
         with ExitStack() as given:
             try:
                 lane = self._lanes.open(container)
@@ -229,7 +242,7 @@ class Daemon:
                 self._feed(StartFailed(container, f"no lane can be made: {exc}"))
                 return
             try:
-                self._workers.start(container, model, lane, ledger, self._zygotes)
+                self._workers.start(container, model, device, lane, ledger, self._zygotes)
             except OSError as exc:
                 self._feed(StartFailed(container, f"no worker can be made: {exc}"))
 
@@ -244,8 +257,10 @@ class Daemon:
         self._workers.discard(container)
 
     def _report(self, event: ContainerEvent) -> None:
-        if event.what == "gone" and (counted := self._ended.pop(event.container, None)) is not None:
-            event.requests, event.lane_usage = counted.requests, counted.lane_usage
+        if event.what == "gone":
+            self._memory.forget(event.container)
+            if (counted := self._ended.pop(event.container, None)) is not None:
+                event.requests, event.lane_usage = counted.requests, counted.lane_usage
         _log.info("%s %s %s %s", text_of(event.container), event.what, event.cause, event.reason)
         self._link.send_control(encode(Kind.EVENT, 0, 0, 0, encode_meta(event)))
 
@@ -266,12 +281,12 @@ class Daemon:
         self._spawn(self._measure_ready(worker.container, worker.identity, timings_s))
 
     async def _measure_ready(self, container: int, identity: Identity | None, timings_s: dict[str, float]) -> None:
-        nbytes = await self._measure(identity) if identity is not None else 0
-        self._feed(WorkerReady(container, timings_s, nbytes))
+        held = await self._memory.measure(container, identity) if identity is not None else NOTHING
+        self._feed(WorkerReady(container, timings_s, held.host_bytes, held.device_bytes))
 
-    async def _measure(self, identity: Identity) -> int:
-        """In a thread: for a large process the system takes milliseconds."""
-        return await self._loop.run_in_executor(None, processes.pss_bytes, identity)
+    async def _await_memory(self, container: int, pid: int) -> None:
+        if await self._memory.await_return(container, pid, self._config.memory_return_timeout_s):
+            self._feed(MemoryReturned(container))
 
     # What is done again and again.
 
@@ -293,12 +308,14 @@ class Daemon:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _heartbeat(self) -> None:
+    async def _heartbeat(self) -> None:
+        devices = await self._memory.free()
         meta = HeartbeatMeta(
             node=self._node,
             boot=self._boot,
             host_bytes_free=probes.host_bytes_free(),
             containers=self._reports(),
+            devices=devices,
         )
         self._link.send_control(encode(Kind.HEARTBEAT, 0, 0, 0, encode_meta(meta)), keep=False)
 
@@ -324,6 +341,10 @@ class Daemon:
 
     def _count(self, report: ContainerReport) -> None:
         """Fill in what the container's lanes count: the kernel's, and those of callers."""
+        if (counted := self._ended.get(report.container)) is not None:
+            report.requests, report.lane_usage = counted.requests, counted.lane_usage
+            report.errors, report.busy_us = counted.errors, counted.busy_us
+            return
         own = self._lanes.counters(report.container)
         report.lanes, report.lane_calls, report.lane_usage = self._leases.report(report.container)
         report.requests = sum(usage.calls for usage in report.lane_usage)
@@ -336,9 +357,9 @@ class Daemon:
 
     async def _look_around(self) -> None:
         for container, identity in self._workers.identities().items():
-            nbytes = await self._measure(identity)
-            if nbytes:
-                self._feed(FootprintMeasured(container, nbytes))
+            held = await self._memory.measure(container, identity)
+            if held.host_bytes:
+                self._feed(FootprintMeasured(container, held.host_bytes, held.device_bytes))
         self._lanes.trim_idle()
         processes.reap_adopted(self._zygotes.pids() | self._workers.pids())
 

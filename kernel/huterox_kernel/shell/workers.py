@@ -95,13 +95,15 @@ class Workers:
         self._workers: dict[int, Worker] = {}
         self._oom_kills = oom_kill_count()
 
-    def start(self, container: int, model: ModelSpec, lane: LaneDescriptors, ledger: int, zygotes: Zygotes) -> None:
+    def start(
+        self, container: int, model: ModelSpec, device: str, lane: LaneDescriptors, ledger: int, zygotes: Zygotes
+    ) -> None:
         """Order a process and leave in its socket what it is to serve. `lane` and `ledger` stay the giver's."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         worker = self._workers[container] = Worker(container, ours, Mailbox(self._loop, ours))
         with theirs:
-            start_file = control.write_start(Start(container, model, self._torch_threads, self._spin_us))
+            start_file = control.write_start(Start(container, model, self._torch_threads, self._spin_us, device))
             try:
                 control.send(worker.control, StartSent(), [start_file, *lane, ledger])
             finally:

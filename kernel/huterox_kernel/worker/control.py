@@ -69,6 +69,7 @@ class Start(Struct):
     model: ModelSpec
     torch_threads: int = 1
     spin_us: int = 0
+    device: str = ""  # the id of the only one that the process may see; empty: none
 
 
 class AddLane(Struct, tag=True):

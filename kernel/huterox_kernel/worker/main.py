@@ -27,6 +27,7 @@ def serve(control_descriptor: int, fork_s: float) -> int:
     if received is None:
         return 0
     start, lane, ledger = _begin(*received)
+    os.environ["CUDA_VISIBLE_DEVICES"] = start.device  # before anything touches CUDA; empty: it sees none
     try:
         expected = Expected(start.model.inputs)
         model, timings_s = _load(start, sock)
@@ -60,16 +61,16 @@ def _load(start: Start, sock: socket.socket) -> tuple[Model, dict[str, float]]:
             _limit_torch_threads(start.torch_threads)
 
     _limit_torch_threads(start.torch_threads)
-    model = _runtime_of(spec, announce)
+    model = _runtime_of(spec, announce, start.device)
     marks.append(("", time.monotonic()))
     return model, {stage: after - at for (stage, at), (_, after) in itertools.pairwise(marks)}
 
 
-def _runtime_of(spec: ModelSpec, announce: Announce) -> Model:
+def _runtime_of(spec: ModelSpec, announce: Announce, device: str) -> Model:
     load = runtimes.RUNTIMES.get(spec.runtime)
     if load is None:
         raise LoadError(f"unknown runtime {spec.runtime!r} (known: {', '.join(runtimes.RUNTIMES)})")
-    return load(spec, announce)
+    return load(spec, announce, device)
 
 
 def _limit_torch_threads(count: int) -> None:

@@ -44,6 +44,6 @@ def pin(lane: ContainerEnd, cudart: Any | None = None) -> str:
 
 def _cudart() -> Any | None:
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+    if torch is None or not torch.cuda.is_initialized():
         return None
     return torch.cuda.cudart()

@@ -14,13 +14,18 @@ LEGAL = [
     (State.LOADING, Step.BROKEN, State.CLOSING),
     (State.LOADING, Step.OVERDUE, State.CLOSING),
     (State.LOADING, Step.CLOSE, State.CLOSING),
+    (State.LOADING, Step.EXITED, State.RETURNING),
     (State.LOADING, Step.ENDED, State.GONE),
     (State.READY, Step.FAILED, State.CLOSING),
     (State.READY, Step.BROKEN, State.CLOSING),
     (State.READY, Step.CLOSE, State.CLOSING),
+    (State.READY, Step.EXITED, State.RETURNING),
     (State.READY, Step.ENDED, State.GONE),
-    *((State.CLOSING, step, State.CLOSING) for step in Step if step is not Step.ENDED),
+    *((State.CLOSING, step, State.CLOSING) for step in Step if step not in (Step.EXITED, Step.ENDED)),
+    (State.CLOSING, Step.EXITED, State.RETURNING),
     (State.CLOSING, Step.ENDED, State.GONE),
+    (State.RETURNING, Step.CLOSE, State.RETURNING),
+    (State.RETURNING, Step.ENDED, State.GONE),
 ]
 ILLEGAL = [
     (state, step) for state in State for step in Step if (state, step) not in {(before, by) for before, by, _ in LEGAL}

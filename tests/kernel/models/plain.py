@@ -64,6 +64,18 @@ class Echo:
             print(text)  # noqa: T201 - it is the container's log that is tested
 
 
+class Sees:
+    """Tells which device it was given, and which ones CUDA would show it, now and while it was imported."""
+
+    imported_with = os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def predict(self) -> list[str | None]:
+        return [self.device, os.environ.get("CUDA_VISIBLE_DEVICES"), self.imported_with]
+
+
 class Slow:
     """Takes its time."""
 

@@ -103,10 +103,25 @@ def test_a_file_may_import_what_lies_beside_it(tmp_path: Path) -> None:
     assert load("deep/model.py:Model", source_dir=str(tmp_path)).method("predict").function() == 3
 
 
-def test_cuda_that_is_not_there_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huterox_kernel.worker.runtimes.base._cuda_is_available", lambda: False)
-    with pytest.raises(LoadError, match="CUDA"):
+def test_a_model_that_needs_cuda_and_was_given_no_device_is_a_clear_error() -> None:
+    with pytest.raises(LoadError, match="needs a CUDA device, and its container was given none"):
         load("plain.py:Echo", device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("wants", "given", "used"),
+    [
+        ("cuda", "GPU-1", "cuda"),
+        ("any", "GPU-1", "cuda"),
+        ("any", "", "cpu"),
+        ("cpu", "", "cpu"),
+        ("cpu", "GPU-1", "cpu"),
+    ],
+)
+def test_the_device_is_the_one_that_the_container_was_given(wants: Any, given: str, used: str) -> None:
+    spec = ModelSpec(name="m", source_dir=str(MODELS), entry="plain.py:Sees", device=wants)
+    model = python.load(spec, lambda _: None, given)
+    assert model.method("predict").function()[0] == used
 
 
 # Signatures.

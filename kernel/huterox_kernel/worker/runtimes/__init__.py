@@ -7,7 +7,7 @@ from huterox_kernel.worker.runtimes import python, torchscript
 from huterox_kernel.worker.runtimes.base import Announce, Model
 from huterox_wire.nodes import ModelSpec
 
-RUNTIMES: Final[dict[str, Callable[[ModelSpec, Announce], Model]]] = {
+RUNTIMES: Final[dict[str, Callable[[ModelSpec, Announce, str], Model]]] = {
     "python": python.load,
     "torchscript": torchscript.load,
 }

@@ -84,24 +84,14 @@ def path_of(spec: ModelSpec, text: str) -> Path:
     return path
 
 
-def pick_device(spec: ModelSpec) -> str:
-    """The device that the model is to use: "cpu" or "cuda".
+def pick_device(spec: ModelSpec, device: str) -> str:
+    """The device that the model is to use: "cpu" or "cuda", which is then the only one that the process sees.
 
+    Args:
+        device: the id of the device that the container was given; empty: none.
     Raises:
-        LoadError: it needs CUDA and there is none.
+        LoadError: it needs one and was given none.
     """
-    if spec.device == "cpu":
-        return "cpu"
-    # torch takes seconds to import: ask the driver's device node first.
-    available = Path("/dev/nvidiactl").exists() and _cuda_is_available()
-    if spec.device == "cuda" and not available:
-        raise LoadError("the model needs a CUDA device; this node has none that works")
-    return "cuda" if available else "cpu"
-
-
-def _cuda_is_available() -> bool:
-    try:
-        import torch
-    except ImportError:
-        return False
-    return bool(torch.cuda.is_available())
+    if spec.device == "cuda" and not device:
+        raise LoadError("the model needs a CUDA device, and its container was given none")
+    return "cuda" if device and spec.device != "cpu" else "cpu"

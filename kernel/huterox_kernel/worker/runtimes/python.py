@@ -93,9 +93,11 @@ class PythonModel:
         return {name for name in dir(cls) if not name.startswith("_") and inspect.isroutine(getattr(cls, name, None))}
 
 
-def load(spec: ModelSpec, announce: Announce) -> PythonModel:
+def load(spec: ModelSpec, announce: Announce, device_id: str = "") -> PythonModel:
     """Import the model's code, make its instance, warm it up.
 
+    Args:
+        device_id: of the device that the container was given; empty: none.
     Raises:
         LoadError: file, module or class cannot be found, or the constructor does not take these params.
         Exception: whatever the model's own code raises.
@@ -103,7 +105,7 @@ def load(spec: ModelSpec, announce: Announce) -> PythonModel:
     announce("import")
     factory = _find_class(spec)
     announce("load")
-    instance = factory(**_arguments(spec, factory))
+    instance = factory(**_arguments(spec, factory, pick_device(spec, device_id)))
     announce("warmup")
     model = PythonModel(instance)
     if inspect.isroutine(getattr(type(instance), "warmup", None)):
@@ -152,14 +154,13 @@ def _import_file(path: Path, spec: ModelSpec) -> ModuleType:
     return module
 
 
-def _arguments(spec: ModelSpec, factory: Callable[..., Any]) -> dict[str, Any]:
+def _arguments(spec: ModelSpec, factory: Callable[..., Any], device: str) -> dict[str, Any]:
     """What the constructor is called with."""
     arguments = dict(spec.params)
     try:
         signature = inspect.signature(factory)
     except (TypeError, ValueError):  # written in C, and does not tell
         return arguments
-    device = pick_device(spec)
     if "device" in signature.parameters:
         arguments.setdefault("device", device)
     try:

@@ -108,8 +108,11 @@ class ScriptModel:
         return ["predict", *names] if "forward" in names else names
 
 
-def load(spec: ModelSpec, announce: Announce) -> ScriptModel:
+def load(spec: ModelSpec, announce: Announce, device_id: str = "") -> ScriptModel:
     """Load a TorchScript file.
+
+    Args:
+        device_id: of the device that the container was given; empty: none.
 
     Raises:
         LoadError: no such file, not TorchScript, or torch is not installed here.
@@ -123,7 +126,7 @@ def load(spec: ModelSpec, announce: Announce) -> ScriptModel:
     if spec.params:
         raise LoadError(f"a torchscript model takes no [params], got {sorted(spec.params)}")
     announce("load")
-    device = pick_device(spec)
+    device = pick_device(spec, device_id)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch would rather export than script

@@ -1,0 +1,77 @@
+"""The double of NVIDIA's management library: what it shows stands in a JSON file, named by HUTEROX_TEST_NVML.
+
+{"error": "", "devices": [{"uuid", "name", "total", "free", "mig", "processes": [[pid, bytes or null], ...]}]}
+"""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+
+class NVMLError(Exception):
+    """As there: the root of all that it raises."""
+
+
+def _devices() -> list[dict[str, Any]]:
+    path = os.environ.get("HUTEROX_TEST_NVML")
+    if not path:
+        raise NVMLError("NVML Shared Library Not Found")
+    state = json.loads(Path(path).read_text())
+    if state.get("error"):
+        raise NVMLError(state["error"])
+    devices: list[dict[str, Any]] = state["devices"]
+    return devices
+
+
+def nvmlInit() -> None:
+    _devices()
+
+
+def nvmlShutdown() -> None:
+    pass
+
+
+def nvmlDeviceGetCount() -> int:
+    return len(_devices())
+
+
+def nvmlDeviceGetHandleByIndex(index: int) -> str:
+    return str(_devices()[index]["uuid"])
+
+
+def nvmlDeviceGetHandleByUUID(uuid: str) -> str:
+    _find(uuid)
+    return uuid
+
+
+def nvmlDeviceGetUUID(handle: str) -> str:
+    return handle
+
+
+def nvmlDeviceGetName(handle: str) -> str:
+    return str(_find(handle)["name"])
+
+
+def nvmlDeviceGetMigMode(handle: str) -> list[int]:
+    mode = _find(handle).get("mig")
+    if mode is None:
+        raise NVMLError("Not Supported")
+    return [mode, mode]
+
+
+def nvmlDeviceGetMemoryInfo(handle: str) -> SimpleNamespace:
+    device = _find(handle)
+    return SimpleNamespace(total=device["total"], free=device["free"], used=device["total"] - device["free"])
+
+
+def nvmlDeviceGetComputeRunningProcesses(handle: str) -> list[SimpleNamespace]:
+    return [SimpleNamespace(pid=pid, usedGpuMemory=nbytes) for pid, nbytes in _find(handle).get("processes", [])]
+
+
+def _find(uuid: str) -> dict[str, Any]:
+    for device in _devices():
+        if device["uuid"] == uuid:
+            return device
+    raise NVMLError("Not Found")
