@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from huterox_connector.config import ConnectorConfig
 from huterox_connector.config import load_config as load_connector
 from huterox_connector.core.config import CoreConfig
 from huterox_kernel.config import load_config as load_kernel
@@ -30,3 +31,9 @@ def test_kernel_example_holds_the_defaults() -> None:
     config = load_kernel(path)
     minimal = {key: given(path)[key] for key in ("switchboard", "dir")}
     assert config == msgspec.convert(minimal, type(config))
+
+
+def test_connector_example_has_every_key() -> None:
+    table = given(DEPLOY / "connector.toml")
+    assert set(table) == set(ConnectorConfig.__struct_fields__)
+    assert set(table["core"]) == set(CoreConfig.__struct_fields__)
