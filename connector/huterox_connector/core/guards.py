@@ -78,6 +78,12 @@ def heat_of(container: Container, now_s: float, config: CoreConfig) -> float:
     return min(rate, 1.0 / idle_s) if idle_s > 0.0 else rate
 
 
+def _is_hotter(container: Container, rate: float, now_s: float, config: CoreConfig) -> bool:
+    """Whether it is called more often than `rate`; idle for long enough, it is not, whatever it was before."""
+    is_idle = len(container.group.ready) == 1 and (now_s - container.used_s) * rate >= 1.0
+    return not is_idle and heat_of(container, now_s, config) > rate
+
+
 def is_surplus(container: Container) -> bool:
     """Whether others of its group go on serving when it leaves. The one that has been ready for longest never is."""
     ready = container.group.ready
@@ -93,11 +99,12 @@ def guard_of(container: Container, wish: Wish, now_s: float, config: CoreConfig)
         return Guard.DEDICATED
     if container.state is not State.READY:
         return Guard.LEAVING if container.state in LEAVING else Guard.LOADING
-    if protected_until_s(container, config) > now_s:
+    # Guards are asked for every container of a node, again and again: what is old and idle is passed by quickly.
+    if now_s - container.ready_s < config.residency_max_s and protected_until_s(container, config) > now_s:
         return Guard.FRESH
     # A surplus replica's calls go to the others: how hot its model is does not matter.
     factor = 0.0 if is_surplus(container) else config.hotter_factor
-    if factor and heat_of(container, now_s, config) > factor * wish.rate:
+    if factor and _is_hotter(container, factor * wish.rate, now_s, config):
         return Guard.HOT
     return Guard.BUSY if container.calls_now and not wish.turn_due else None
 

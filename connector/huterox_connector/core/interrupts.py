@@ -42,16 +42,17 @@ def interrupt(
     needed = declared_charge(model)
     too_small = all(not node.capacity.hold(charge) for node in nodes for charge in charges_on(model, node))
     why = _why(wish, nodes, too_small, now_s, config)
+    near = _nearest(nodes, wish, now_s, config)
     return ResourceInterrupt(
         f"no room for model {model.name!r}: it needs {_in_words(needed)}; {why}",
         retryable=not too_small,
         model=model.name,
         needed=needed.facts(),
         waited_s=round(now_s - wish.since_s, 3),
-        would_help=_helps(wish, nodes, needed, too_small, now_s, config),
+        would_help=_helps(wish, near, needed, too_small, now_s, config),
         retry_after_s=seconds(at_s, now_s) if at_s < inf else None,
         nodes_in_all=nodes_in_all,
-        nodes=[_of_node(node, wish, now_s, config) for node in _nearest(nodes, wish, now_s, config)],
+        nodes=[_of_node(node, wish, now_s, config) for node in near],
     )
 
 

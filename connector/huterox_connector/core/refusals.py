@@ -73,6 +73,11 @@ class Refusals:
         outlook = self._outlooks.get(group.key)
         return outlook is not None and now_s < outlook.holds_until_s and outlook.version == self._books.version
 
+    def looked_s(self, group: Group) -> float:
+        """Until when the last look held; it orders those that are due for another one."""
+        outlook = self._outlooks.get(group.key)
+        return outlook.holds_until_s if outlook is not None else -inf
+
     def looked(self, wish: Wish, nodes: list[Node], now_s: float) -> None:
         """There is no room for `wish` on `nodes`: note when there may be."""
         outlook = self._outlooks.setdefault(wish.group.key, Outlook())

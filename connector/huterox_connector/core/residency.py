@@ -21,8 +21,11 @@ from huterox_connector.core.refusals import Refusals
 from huterox_connector.core.registry import Registry
 from huterox_wire.errors import HuteroxError, ModelError, Unavailable, WorkerLost
 
+LOOKS_MAX: Final = 8
+"""Waiting groups for which room is looked for on all nodes in one go, those first that were looked at longest ago."""
+
 RETRIES_MAX: Final = 32
-"""Groups that are tried again in one go, those that wait longest first."""
+"""Waiting groups that are tried on a node that something has left, those that wait longest first."""
 
 
 class Residency:
@@ -218,10 +221,17 @@ class Residency:
     # Time.
 
     def retry(self, now_s: float) -> list[Effect]:
-        """Room may have come: try the waiting groups again, the longest waiting first."""
+        """Room may have come: try waiting groups again."""
         effects: list[Effect] = []
         self._claims.sweep(now_s)
-        for group in self._longest_waiting():
+        unknown: list[Group] = []
+        for group in self._waiting():
+            if not self._refusals.is_known(group, now_s):
+                unknown.append(group)
+            else:
+                effects += self._refusals.end_vain(group, now_s)
+        unknown.sort(key=lambda group: (self._refusals.looked_s(group), group.waiting[0].arrived_s))
+        for group in unknown[:LOOKS_MAX]:
             effects += self.fault(group, f"fault by {group.waiting[0].service.title}", now_s)
         return effects
 
@@ -235,7 +245,7 @@ class Residency:
         effects: list[Effect] = []
         if self._registry.nodes.get(node.identity) is not node:
             return effects
-        for group in self._longest_waiting():
+        for group in sorted(self._waiting(), key=lambda group: group.waiting[0].arrived_s)[:RETRIES_MAX]:
             if now_s < group.retry_at_s or not is_open(node, group, now_s, self._config):
                 continue
             wish = wish_of(group, now_s, self._config)
@@ -243,9 +253,8 @@ class Residency:
                 effects += self.load(wish, place, f"fault by {group.waiting[0].service.title}", now_s)
         return effects
 
-    def _longest_waiting(self) -> list[Group]:
-        groups = [group for group in self._faults.groups() if not group.resident]
-        return sorted(groups, key=lambda group: group.waiting[0].arrived_s)[:RETRIES_MAX]
+    def _waiting(self) -> list[Group]:
+        return [group for group in self._faults.groups() if not group.resident]
 
     def lose_patience(self, now_s: float) -> list[Effect]:
         """End the faults of a platform without nodes."""

@@ -41,9 +41,10 @@ TIMEOUT_MS = 10_000
 
 
 class Daemon:
-    """A running connector in a folder of its own."""
+    """A running connector in a folder of its own. Its kernels, played by the tests, do not beat: it is patient."""
 
-    def __init__(self, folder: Path, **core: Any) -> None:
+    def __init__(self, folder: Path) -> None:
+        core = {"node_suspect_s": 60.0, "node_timeout_s": 6.0}
         self.folder = folder
         self.front = f"ipc://{folder}/front.ipc"
         self.back = f"ipc://{folder}/back.ipc"
