@@ -39,10 +39,15 @@ from numpy.typing import NDArray
 
 from huterox_wire.errors import Fault, InvalidInput
 
-EXACT_MAX: Final = 12_000
-"""Calls up to which the program is solved exactly: a few seconds."""
-STEPS: Final = 400
-"""By which the prices of longer traces are made better."""
+EXACT_MAX: Final = 5_000
+"""Calls up to which the program is solved exactly, which takes a second; ten times as many take a minute."""
+STEPS: Final = 1000
+"""By which the prices of longer traces are made better: to within a few thousandths of the exact bound."""
+STEP: Final = 10.0
+"""Length of the first steps, as a multiple of the mean price at the beginning."""
+MOMENTUM: Final = 0.95
+DECAY_STEPS: Final = 100
+"""After so many steps they are half as long."""
 ROUNDING: Final = 1e-9
 """Taken off as a share, so that sums of doubles stay on the safe side."""
 
@@ -182,8 +187,8 @@ class _Program:
         for number in range(STEPS):
             kept = np.where(self._size * self._spans(prices) < saved, self._size, 0.0)
             short = self._across(kept) - self._room
-            velocity = 0.9 * velocity + 0.1 * short
-            prices = np.maximum(0.0, prices + scale * velocity / (1.0 + number / 20))
+            velocity = MOMENTUM * velocity + (1.0 - MOMENTUM) * short
+            prices = np.maximum(0.0, prices + STEP * scale * velocity / (1.0 + number / DECAY_STEPS))
             value = self._value(prices, saved)
             if value > best_value:
                 best, best_value = prices.copy(), value

@@ -14,7 +14,7 @@ from huterox_bench.court.traces import Cost
 from huterox_connector.core.events import ContainerReported, Event
 from huterox_connector.core.vectors import MIB
 from huterox_wire.leases import DrainMeta
-from huterox_wire.nodes import CloseMeta, ContainerEvent, CreateMeta
+from huterox_wire.nodes import CloseMeta, ContainerEvent, ContainerReport, CreateMeta, HeartbeatMeta
 
 
 class Way(Enum):
@@ -48,11 +48,12 @@ class ReplayedCall:
 class SimWorker:
     """One container."""
 
-    __slots__ = ("closing", "cost", "id", "idle", "queue", "unclaimed")
+    __slots__ = ("closing", "cost", "id", "idle", "queue", "report", "unclaimed")
 
-    def __init__(self, container_id: int, cost: Cost) -> None:
-        self.id = container_id
+    def __init__(self, order: CreateMeta, cost: Cost) -> None:
+        self.id = order.container
         self.cost = cost
+        self.report = ContainerReport(order.container, order.model.name, order.model.version, "creating")
         self.queue: deque[ReplayedCall] = deque()
         self.idle = True
         self.closing = False
@@ -98,7 +99,12 @@ class SimKernel:
                 worker = self.workers.get(meta.container)
                 if worker is not None and not worker.closing:
                     worker.closing = True
+                    worker.report.state = "draining"
                     self._agenda.after(self._unload_s, self._gone, worker)
+
+    def heartbeat(self) -> HeartbeatMeta:
+        """What it tells of itself now and then. Footprints were told when containers became ready, and stay."""
+        return HeartbeatMeta(self.name, "replay", containers=[worker.report for worker in self.workers.values()])
 
     def forward(self, container_id: int, call: ReplayedCall) -> None:
         """A call arrived for one of its containers."""
@@ -109,7 +115,7 @@ class SimKernel:
 
     def _create(self, meta: CreateMeta) -> None:
         cost = self._models[meta.model.name]
-        worker = self.workers[meta.container] = SimWorker(meta.container, cost)
+        worker = self.workers[meta.container] = SimWorker(meta, cost)
         self.loads += 1
         self.load_seconds += cost.load_s
         self._agenda.after(cost.load_s, self._ready, worker)
@@ -118,6 +124,7 @@ class SimKernel:
         if worker.closing:
             return
         worker.unclaimed = True
+        worker.report.state = "ready"
         nbytes = max(1, round(worker.cost.size_mb * MIB))
         timings_s = {"load": worker.cost.load_s}
         self._report(ContainerEvent(worker.id, "ready", pid=1, host_bytes=nbytes, timings_s=timings_s))

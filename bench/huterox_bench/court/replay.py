@@ -34,7 +34,7 @@ from huterox_wire.errors import Fault
 from huterox_wire.header import pack_header
 from huterox_wire.kinds import Kind
 from huterox_wire.meta import AdminMeta
-from huterox_wire.nodes import Capacity, HeartbeatMeta, ModelSpec, RegisterMeta, Resources
+from huterox_wire.nodes import Capacity, ModelSpec, RegisterMeta, Resources
 
 TICK_S: Final = 0.1
 """As often as the daemon looks at the time while something waits for it."""
@@ -202,7 +202,7 @@ class Replay:
     def _beat(self) -> None:
         self._beat_s = self._agenda.now_s
         for kernel in self._kernels.values():
-            self._on(happened.KernelBeat(kernel.identity, HeartbeatMeta(kernel.name, "replay")))
+            self._on(happened.KernelBeat(kernel.identity, kernel.heartbeat()))
 
     # Calls.
 
@@ -304,12 +304,12 @@ class Replay:
             misses=tally.misses,
             joined=tally.joined,
             refused=tally.refused,
-            refusals=tally.refusals,
             miss_ratio=tally.misses / tally.requests,
-            evictions=tally.evictions,
-            reclaims=tally.reclaims,
             loads=sum(kernel.loads for kernel in kernels),
             load_seconds=sum(kernel.load_seconds for kernel in kernels),
+            evictions=tally.evictions,
+            reclaims=tally.reclaims,
+            refusals=tally.refusals,
             p50_wait_s=percentile(waits_s, 0.5),
             p99_wait_s=percentile(waits_s, 0.99),
             mean_wait_s=sum(waits_s) / len(waits_s) if waits_s else 0.0,

@@ -55,7 +55,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One policy on one trace at one capacity. `bound_*`: what nobody who served the same could have done with less."""
+    """One policy on one trace at one capacity; or the bound, of which some things cannot be told."""
 
     policy: str
     capacity_mb: float
@@ -65,34 +65,32 @@ class Verdict:
     misses: int
     joined: int
     refused: int
-    refusals: dict[str, int]
     miss_ratio: float
-    evictions: int
-    reclaims: int
     loads: int
     load_seconds: float
-    p50_wait_s: float
-    p99_wait_s: float
-    mean_wait_s: float
-    max_wait_s: float
+    evictions: int | None = None
+    reclaims: int | None = None
+    refusals: dict[str, int] | None = None
+    p50_wait_s: float | None = None
+    p99_wait_s: float | None = None
+    mean_wait_s: float | None = None
+    max_wait_s: float | None = None
+    bound_loads: int | None = None  # for the calls that were served, in the order in which they were
     bound_load_seconds: float | None = None
-    bound_loads: int | None = None
 
     @property
     def ratio_to_bound(self) -> float | None:
-        """1: nothing can be saved."""
+        """How many times as long was loaded as the bound says; 1: nothing could have been saved."""
         if self.bound_load_seconds is None:
             return None
         return self.load_seconds / self.bound_load_seconds if self.bound_load_seconds else 1.0
 
     def as_json(self) -> dict[str, Any]:
+        """Plain values, all keys each time: None for what is not known."""
         named = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        if self.bound_load_seconds is None:
-            del named["bound_load_seconds"], named["bound_loads"]
-            return named
         return {**named, "ratio_to_bound": self.ratio_to_bound}
 
 
-def percentile(ordered: "list[float]", share: float) -> float:
+def percentile(ordered: list[float], share: float) -> float:
     """The smallest value that `share` of all do not exceed (nearest rank); 0 where there is none."""
     return ordered[max(0, ceil(share * len(ordered)) - 1)] if ordered else 0.0

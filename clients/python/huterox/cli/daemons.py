@@ -1,4 +1,4 @@
-"""`huterox connector`, `huterox kernel`, `huterox bench`: they replace this process by the part that they name."""
+"""`huterox connector`, `kernel`, `bench`, `simulate`: they replace this process by the part that they name."""
 
 import argparse
 import os
@@ -26,23 +26,35 @@ def add(verbs: Verbs) -> None:
         help="measure this machine: `huterox bench --help`",
         examples="huterox bench routed --seconds 2 -o json",
     )
+    verbs.add(
+        "simulate",
+        lambda arguments: run_simulate([]),
+        help="replay a trace through the real core for any policy: `huterox simulate --help`",
+        examples="huterox simulate --trace calls.csv --policy all --capacity-mb 16000",
+    )
 
 
 def run_daemon(arguments: argparse.Namespace) -> NoReturn:
     """`huterox connector --config F`"""
     if not arguments.config.is_file():
         raise InvalidInput(f"{arguments.config}: no such file")
+    check_server_extra()
     become(arguments.module, "--config", str(arguments.config))
 
 
 def run_bench(arguments: Sequence[str]) -> int:
     """`huterox bench ...`; everything behind it is the harness's own."""
+    check_server_extra()
     become("huterox_bench", *arguments)
+
+
+def run_simulate(arguments: Sequence[str]) -> int:
+    """`huterox simulate ...`; everything behind it is the policy court's own, which needs no daemon."""
+    become("huterox_bench.court", *arguments)
 
 
 def become(module: str, *arguments: str) -> NoReturn:
     """Run a module of ours in this process's place."""
-    check_server_extra()
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])
 

@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tolerate_any_text()
         if argv[:1] == ["bench"]:  # all its options are its own
             return daemons.run_bench(argv[1:])
+        if argv[:1] == ["simulate"]:  # likewise
+            return daemons.run_simulate(argv[1:])
         arguments = make_parser().parse_args(argv)
         status: int | None = arguments.run(arguments)
         sys.stdout.flush()

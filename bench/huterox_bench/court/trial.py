@@ -1,0 +1,87 @@
+"""The trial: one trace, some policies, some capacities, and the bound beside them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from huterox_bench.court.bound import Bound, check_court_extra, offline_bound
+from huterox_bench.court.replay import REPLAYED, Settings, replay
+from huterox_bench.court.tally import Verdict
+from huterox_bench.court.traces import Trace
+from huterox_wire.errors import InvalidInput
+
+BOUND: Final = "bound"
+ALL: Final = "all"
+JUDGED: Final = (*REPLAYED, BOUND)
+"""All that can be asked for, in the order in which it is shown."""
+
+Progress = Callable[[str, float, float], None]
+"""Is told the policy, the capacity, and the share of its trace that has been replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is tried. `settings.capacity_mb` is replaced by each of the capacities."""
+
+    trace: Trace
+    policies: Sequence[str]
+    capacities_mb: Sequence[float]
+    settings: Settings
+
+
+def policies_of(text: str) -> tuple[str, ...]:
+    """The policies that a comma list names, each once. Raises InvalidInput for one that is not known."""
+    named = [name.strip() for name in text.split(",")]
+    for name in named:
+        if name not in (*JUDGED, ALL):
+            raise InvalidInput(f"policy {name!r} is unknown; known are {', '.join((*JUDGED, ALL))}")
+    return JUDGED if ALL in named else tuple(dict.fromkeys(named))
+
+
+def verdicts(case: Case, progress: Progress = lambda *_: None) -> Iterator[Verdict]:
+    """Capacity by capacity, policy by policy; where the bound is asked for, each policy is held against it, too."""
+    with_bound = BOUND in case.policies
+    if with_bound:
+        check_court_extra()
+    for capacity_mb in case.capacities_mb:
+        settings = replace(case.settings, capacity_mb=capacity_mb)
+        for policy in case.policies:
+            progress(policy, capacity_mb, 0.0)
+            if policy == BOUND:
+                yield bound_verdict(case.trace, settings)
+                continue
+            verdict, tally = replay(case.trace, policy, settings, partial(progress, policy, capacity_mb))
+            if with_bound:
+                bound = _bound(case.trace, tally.order, settings)
+                verdict = replace(verdict, bound_loads=bound.loads, bound_load_seconds=bound.load_seconds)
+            yield verdict
+
+
+def bound_verdict(trace: Trace, settings: Settings) -> Verdict:
+    """The bound had every call been answered when it came. Models that fit on no node are left out: refused."""
+    numbers = {model: number for number, model in enumerate(trace.models)}
+    fits = {model for model, cost in trace.models.items() if cost.size_mb <= settings.capacity_mb}
+    order = [numbers[request.model] for request in trace.requests if request.model in fits]
+    bound = _bound(trace, order, settings)
+    return Verdict(
+        policy=BOUND,
+        capacity_mb=settings.capacity_mb,
+        nodes=settings.nodes,
+        requests=len(trace),
+        hits=len(order) - bound.loads,
+        misses=bound.loads,
+        joined=0,
+        refused=len(trace) - len(order),
+        miss_ratio=bound.loads / len(trace),
+        loads=bound.loads,
+        load_seconds=bound.load_seconds,
+        bound_loads=bound.loads,
+        bound_load_seconds=bound.load_seconds,
+    )
+
+
+def _bound(trace: Trace, order: Sequence[int], settings: Settings) -> Bound:
+    sizes_mb = [cost.size_mb for cost in trace.models.values()]
+    loads_s = [cost.load_s for cost in trace.models.values()]
+    return offline_bound(order, sizes_mb, loads_s, settings.capacity_mb * settings.nodes)
