@@ -1,5 +1,6 @@
 """The operator's questions: lists of records, page by page, since an answer holds a megabyte and a platform more."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
@@ -62,14 +63,15 @@ class Listing:
         """What tenants have used, deleted services included; or what services have."""
         if args.by == "service":
             return self._usage_of_services(args)
-        totals: dict[str, tuple[int, Usage]] = {
-            tenant: (0, views.sum_usage(past, None)) for tenant, past in self._registry.past_usage.items()
-        }
+        counts: Counter[str] = Counter()
+        totals: dict[str, Usage] = {}
+        for tenant, past in self._registry.past_usage.items():
+            totals.setdefault(tenant, Usage()).add(past)
         for service in self._registry.services.values():
-            count, usage = totals.get(service.tenant, (0, Usage()))
-            totals[service.tenant] = (count + 1, views.sum_usage(usage, service))
+            counts[service.tenant] += 1
+            totals.setdefault(service.tenant, Usage()).add(service.usage())
         names = sorted(t for t in totals if t > args.after and (not args.tenant or t == args.tenant))
-        return _page(names, lambda tenant: views.usage_row(tenant, *totals[tenant]), str)
+        return _page(names, lambda tenant: views.usage_row(tenant, counts[tenant], totals[tenant]), str)
 
     def _usage_of_services(self, args: UsageArgs) -> Page:
         services = self._registry.services
@@ -78,16 +80,19 @@ class Listing:
 
         def row(handle: int) -> dict[str, Any]:
             service = services[handle]
-            usage = views.sum_usage(Usage(), service)
-            return {"service": service.name, "id": text_of("s", handle), **views.usage_row(service.tenant, 1, usage)}
+            used = views.usage_row(service.tenant, 1, service.usage())
+            return {"service": service.name, "id": text_of("s", handle), **used}
 
         return _page(found, row, lambda handle: text_of("s", handle))
 
     def events(self, args: EventsArgs, now_s: float) -> dict[str, Any]:
-        events = self._journal.after(args.after, args.limit, args.subject)
+        """`more`: there may be more than these between the same ends, since an answer holds only so much."""
+        events = self._journal.between(args.after, args.before, args.limit, args.subject)
+        found = len(events)
         while len(rows := _event_rows(events)) > 1 and len(msgspec.msgpack.encode(rows)) > PAGE_NBYTES_MAX:
             events = events[: len(events) // 2] if args.after else events[len(events) // 2 :]
-        return {"events": rows, "next": events[-1].seq if events else args.after}
+        more = len(events) < found or found == args.limit
+        return {"events": rows, "next": events[-1].seq if events else args.after, "more": more}
 
     def questions(self, status: Callable[[float], dict[str, Any]]) -> dict[str, tuple[type[Any], Callable[..., Any]]]:
         """Every verb that only asks, with the type of its arguments."""

@@ -64,16 +64,7 @@ def _footprint_key(model: str, node: str) -> str:
 
 
 def put_usage(service: Service, lanes: dict[int, Totals], last_hit_at: float) -> Write:
-    usage = Usage(
-        service.hits,
-        service.errors,
-        service.busy_s,
-        service.host_byte_s,
-        service.device_byte_s,
-        service.faults,
-        service.refused,
-    )
-    return Write(usage_key(service.id), msgpack.encode(StoredUsage(service.id, usage, last_hit_at, lanes)))
+    return Write(usage_key(service.id), msgpack.encode(StoredUsage(service.id, service.usage(), last_hit_at, lanes)))
 
 
 def usage_key(service_id: int) -> str:

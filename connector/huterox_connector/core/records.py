@@ -111,6 +111,15 @@ class Usage:
     faults: int = 0  # calls that found no container
     refused: int = 0  # of these, the ones that ended in a ResourceInterrupt
 
+    def add(self, other: "Usage") -> None:
+        self.calls += other.calls
+        self.errors += other.errors
+        self.busy_s += other.busy_s
+        self.host_byte_s += other.host_byte_s
+        self.device_byte_s += other.device_byte_s
+        self.faults += other.faults
+        self.refused += other.refused
+
 
 @dataclass(slots=True, eq=False)
 class Service:
@@ -147,6 +156,12 @@ class Service:
     def title(self) -> str:
         return f"{self.tenant}/{self.name}"
 
+    def usage(self) -> Usage:
+        """What it has used until now."""
+        return Usage(
+            self.hits, self.errors, self.busy_s, self.host_byte_s, self.device_byte_s, self.faults, self.refused
+        )
+
 
 @dataclass(slots=True, eq=False)
 class Container:
@@ -176,6 +191,7 @@ class Container:
     breaks_untold: int = 0  # lanes whose caller wrote nonsense, since the journal told of one
     break_told_s: float = -inf
     told_s: float = 0.0  # when its kernel was last told to drain or close it
+    seen_s: float = 0.0  # when its kernel last told of it, or was told to create it
     hits: int = 0
     errors: int = 0
     last_hit_s: float = 0.0

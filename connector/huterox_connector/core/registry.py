@@ -90,19 +90,8 @@ class Registry:
         group.accessed.pop(service.id, None)
         group.recent.pop(service.id, None)
         service.model.lenders.pop(service.id, None)
-        self._keep_usage(service)
+        self.past_usage.setdefault(service.tenant, Usage()).add(service.usage())
         self.forget_if_empty(group)
-
-    def _keep_usage(self, service: Service) -> None:
-        """Until it was removed."""
-        past = self.past_usage.setdefault(service.tenant, Usage())
-        past.calls += service.hits
-        past.errors += service.errors
-        past.busy_s += service.busy_s
-        past.host_byte_s += service.host_byte_s
-        past.device_byte_s += service.device_byte_s
-        past.faults += service.faults
-        past.refused += service.refused
 
     def group_of(self, model: Model, dedicated_to: ServiceId, now_s: float) -> Group:
         key = (model.name, dedicated_to)

@@ -66,7 +66,7 @@ def service_row(service: Service, journal: Journal, now_s: float) -> dict[str, A
         "hits": service.hits,
         "last_hit_at": journal.at(service.last_hit_s) if service.last_hit_s else None,
         "info": service.info,
-        "usage": _amounts(sum_usage(Usage(), service)),
+        "usage": _amounts(service.usage()),
     }
 
 
@@ -137,28 +137,6 @@ def _device_row(node: Node, device: str) -> dict[str, Any]:
         "mb_used": node.present.devices.get(device, 0) // MIB,
         "mb_available": free // MIB if free is not None else None,
     }
-
-
-def sum_usage(usage: Usage, service: Service | None) -> Usage:
-    """A new sum: what `usage` has, and what the service has used."""
-    total = Usage(
-        usage.calls,
-        usage.errors,
-        usage.busy_s,
-        usage.host_byte_s,
-        usage.device_byte_s,
-        usage.faults,
-        usage.refused,
-    )
-    if service is not None:
-        total.calls += service.hits
-        total.errors += service.errors
-        total.busy_s += service.busy_s
-        total.host_byte_s += service.host_byte_s
-        total.device_byte_s += service.device_byte_s
-        total.faults += service.faults
-        total.refused += service.refused
-    return total
 
 
 def usage_row(tenant: str, services: int, usage: Usage) -> dict[str, Any]:
