@@ -163,7 +163,7 @@ class Replay:
     def _next_look_s(self) -> float:
         """When time alone may change something: the next tick, while calls wait for room; else what is due first."""
         due_s = inf
-        if self._sweeps_due:
+        if self._sweeps_due and self._settings.replicas_max > 1:  # who uses a model says how many replicas it gets
             due_s = self._swept_s + self._window_s
         by_deadline = self._by_deadline
         while by_deadline and by_deadline[0].ended:
@@ -209,6 +209,8 @@ class Replay:
     def _arrive(self, request_id: int, request: Request) -> None:
         """Hot path."""
         now_s = self._agenda.now_s
+        if now_s >= self._swept_s + self._window_s:
+            self._look()
         model = request.model
         self._future.arrived(model, now_s)
         self._sweeps_due = SWEEPS
