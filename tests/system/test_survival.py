@@ -117,7 +117,7 @@ def test_switchboard_that_is_killed_finds_its_containers_again(own: Platform) ->
 
         def found_again() -> bool:
             try:
-                return [row["pid"] for row in client.admin("ps", timeout=1.0)] == [pid]
+                return [row["pid"] for row in client.admin("ps", timeout=1.0)["rows"]] == [pid]
             except huterox.HuteroxError:
                 return False
 

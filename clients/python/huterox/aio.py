@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Generator, Mapping
 from os import PathLike
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from huterox.core import Limits
 from huterox.endpoint import check_listening, find_endpoint, no_switchboard
 from huterox.lease import LaneOptions, lane_limits, lane_options
 from huterox.modelfile import read_model
+from huterox.pages import EventPages, Pages
 from huterox.verbs import (
     Row,
     decode_admin,
@@ -146,7 +148,7 @@ class AsyncClient:
             name=name,
             model=model,
             tier=tier,
-            lend=lend,
+            lend=lend or None,
             in_flight_max=in_flight_max,
             info=dict(info) if info else None,
             tenant=self.tenant if tenant is None else tenant,
@@ -190,8 +192,8 @@ class AsyncClient:
         return await self._rows("nodes")
 
     async def events(self, *, after: int = 0, limit: int = 1000, subject: str | None = None) -> list[Row]:
-        events: list[Row] = (await self._row("events", after=after, limit=limit, subject=subject))["events"]
-        return events
+        pages = EventPages(after, limit, self.timeout_s, monotonic())
+        return await self._collected("events", pages, subject=subject)
 
     async def evict(self, container: str) -> Row:
         return await self._row("evict", container=container)
@@ -216,10 +218,9 @@ class AsyncClient:
         return row
 
     async def _rows(self, verb: str, **args: Any) -> list[Row]:
-        """All pages of a list."""
-        page = await self.admin(verb, **args)
-        rows: list[Row] = page["rows"]
-        while page["next"]:
-            page = await self.admin(verb, after=page["next"], **args)
-            rows += page["rows"]
-        return rows
+        return await self._collected(verb, Pages(self.timeout_s, monotonic()), **args)
+
+    async def _collected(self, verb: str, pages: Pages, **args: Any) -> list[Row]:
+        while pages.where is not None:
+            pages.take(await self.admin(verb, timeout=pages.left_s(monotonic()), **args, **pages.where))
+        return pages.rows

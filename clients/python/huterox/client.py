@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from os import PathLike
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from huterox.endpoint import check_listening, find_endpoint, no_switchboard
 from huterox.lease import LaneOptions, lane_limits, lane_options
 from huterox.leases import Leases
 from huterox.modelfile import read_model
+from huterox.pages import EventPages, Pages
 from huterox.verbs import Row, decode_admin, decode_opening, encode_admin, encode_opening
 from huterox_wire.errors import DeadlineExceeded
 from huterox_wire.kinds import Kind
@@ -154,7 +156,7 @@ class Client:
             name=name,
             model=model,
             tier=tier,
-            lend=lend,
+            lend=lend or None,
             in_flight_max=in_flight_max,
             info=dict(info) if info else None,
             tenant=self.tenant if tenant is None else tenant,
@@ -218,15 +220,15 @@ class Client:
         return self._rows("nodes")
 
     def events(self, *, after: int = 0, limit: int = 1000, subject: str | None = None) -> list[Row]:
-        """What happened and why, oldest first: at most `limit` events.
+        """What happened and why, oldest first: at most `limit` events, each with `seq`, `at` (seconds since the epoch),
+        `kind`, `subject`, `reason`, and `details`, the numbers that it was decided on.
 
         Args:
             after: begin with the event whose `seq` comes after this; 0: the newest events.
-            limit: at most 1000.
             subject: only of this container, model, service or node.
         """
-        events: list[Row] = self._row("events", after=after, limit=limit, subject=subject)["events"]
-        return events
+        pages = EventPages(after, limit, self.timeout_s, monotonic())
+        return self._collected("events", pages, subject=subject)
 
     def evict(self, container: str) -> Row:
         """Close a container; the next call of its model loads another."""
@@ -263,10 +265,10 @@ class Client:
         return row
 
     def _rows(self, verb: str, **args: Any) -> list[Row]:
+        return self._collected(verb, Pages(self.timeout_s, monotonic()), **args)
+
+    def _collected(self, verb: str, pages: Pages, **args: Any) -> list[Row]:
         """All pages of a list."""
-        page = self.admin(verb, **args)
-        rows: list[Row] = page["rows"]
-        while page["next"]:
-            page = self.admin(verb, after=page["next"], **args)
-            rows += page["rows"]
-        return rows
+        while pages.where is not None:
+            pages.take(self.admin(verb, timeout=pages.left_s(monotonic()), **args, **pages.where))
+        return pages.rows

@@ -68,7 +68,12 @@ class UsageArgs(Args):
 
 
 class EventsArgs(Args):
+    """Events after one number and before another, 0: any. Where there are too many: the newest, unless `after` is
+    given, then the oldest.
+    """
+
     after: int = 0
+    before: Annotated[int, Meta(ge=0)] = 0
     limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
     subject: str = ""
 

@@ -34,7 +34,14 @@ class Journal:
         self._events.append(event)
         return event
 
-    def after(self, seq: int, limit: int, subject: str = "") -> list[Journalled]:
-        """Events with a larger number, oldest first. Without a starting point, the newest `limit` of them."""
-        found = [e for e in self._events if e.seq > seq and (not subject or subject in e.subject)]
-        return found[:limit] if seq else found[-limit:]
+    def between(self, after: int, before: int, limit: int, subject: str = "") -> list[Journalled]:
+        """Events with a larger number than `after` and a smaller one than `before` (0: any), oldest first.
+
+        Of more than `limit` those next to `after`; without it, the newest.
+        """
+        found = [
+            e
+            for e in self._events
+            if e.seq > after and (not before or e.seq < before) and (not subject or subject in e.subject)
+        ]
+        return found[:limit] if after else found[-limit:]

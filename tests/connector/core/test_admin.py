@@ -209,9 +209,24 @@ def test_events_tell_what_happened_oldest_first_and_can_be_followed(harness: Har
     harness.load(node, "bert", 1)
     answer = harness.ask("events")
     assert [e["kind"] for e in answer["events"]] == ["node.registered", "deploy", "create", "load", "ready"]
-    assert harness.ask("events", after=answer["next"]) == {"events": [], "next": answer["next"]}
+    assert harness.ask("events", after=answer["next"]) == {"events": [], "next": answer["next"], "more": False}
     harness.ask("delete", name="bert")
     assert [e["kind"] for e in harness.ask("events", after=answer["next"])["events"]] == ["delete", "reclaim"]
+
+
+def test_events_are_paged_forwards_and_backwards(harness: Harness) -> None:
+    for index in range(10):
+        harness.service(f"m{index}")
+    everything = harness.ask("events")
+    assert everything["more"] is False
+    first = harness.ask("events", after=1, limit=4)
+    assert [e["seq"] for e in first["events"]] == [2, 3, 4, 5]
+    assert first["more"] is True
+    last = harness.ask("events", limit=4)
+    assert last["events"] == everything["events"][-4:]
+    assert last["more"] is True
+    before = harness.ask("events", before=last["events"][0]["seq"], limit=4)
+    assert before["events"] == everything["events"][-8:-4]
 
 
 def test_stopping_switchboard_takes_no_new_calls(harness: Harness) -> None:

@@ -52,6 +52,8 @@ _CONTAINERS = (
     column("SERVICES", "services", listed),
     column("REASON", "reason"),
 )
+
+
 def _devices(row: Row) -> str:
     """Each with what its containers take, of what they may: `GPU-8f2a 12.0 of 76.0 GB`."""
     shown = [
