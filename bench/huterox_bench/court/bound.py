@@ -13,12 +13,13 @@ if it is kept. When call k is answered, its own model is resident beside all tho
     for each call k:    sum of size_i x_i over i < k < next(i)    <=    memory - size_k
 
 Choosing x from {0, 1} would be the optimum of such schedules, which is NP-hard to find. Letting it be anything in
-[0, 1] can only lower the minimum: this linear program is the bound. That a call's own model takes room (no bypassing:
-a call is not answered without its model) makes it tighter than the one for caches in front of an origin.
+[0, 1] can only lower the minimum: this linear program is the bound. Two things make it tighter than the one for caches
+in front of an origin. A call's own model takes room (no bypassing: a call is not answered without its model). And what
+does not fit beside the model of some call in between cannot be kept, not even in part: x_i = 0.
 
 **Which number is given.** By duality any prices p_k >= 0 for room at call k give a bound, too:
 
-    first loads  +  sum of min(cost_i, size_i x sum of p_k over i < k < next(i))  -  sum of p_k (memory - size_k)
+    certain loads  +  sum of min(cost_i, size_i x sum of p_k over i < k < next(i))  -  sum of p_k (memory - size_k)
 
 and the best prices give the program's minimum. So the number is always worked out from prices by this formula, and is a
 bound however they were found: for short traces by HiGHS, exactly; for long ones beginning with one price for all (that
@@ -101,8 +102,7 @@ def check_court_extra() -> None:
 class _Program:
     """The linear program of one order of calls. Sizes are shares of the memory.
 
-    Instants are the calls that any interval spans; an interval i spans those with numbers from `first[i]` to `last[i]`,
-    the latter not included.
+    An interval goes from call `begin` to call `end`, the next of the same model, and spans the calls in between.
     """
 
     def __init__(self, calls: Ints, shares: Floats) -> None:
@@ -112,22 +112,23 @@ class _Program:
         self._firsts = np.unique(calls)
         by_model = np.argsort(calls, kind="stable")
         again = calls[by_model][1:] == calls[by_model][:-1]
-        self._begin, self._end = by_model[:-1][again], by_model[1:][again]
-        self._model = calls[self._begin]
+        begin, end = by_model[:-1][again], by_model[1:][again]
         self._calls = calls
-        self._size = shares[self._model]
-        self._shares = shares
         self._room = np.maximum(0.0, 1.0 - shares[calls])
+        may_stay = shares[calls[begin]] <= _least_within(self._room, begin + 1, end) + 1e-12
+        self._reloaded = calls[begin[~may_stay]]
+        self._begin, self._end = begin[may_stay], end[may_stay]
+        self._model = calls[self._begin]
+        self._size = shares[self._model]
 
     def solve(self, costs: Floats, exact: bool) -> float:
         """The bound on the sum of costs, one for each load."""
-        first_loads = float(costs[self._firsts].sum())
+        certain = float(costs[self._firsts].sum() + costs[self._reloaded].sum())
         saved = costs[self._model]
         if not len(saved) or not saved.any():
-            return first_loads
+            return certain
         prices = self._exact_prices(saved) if exact else self._good_prices(saved)
-        again = max(0.0, self._value(prices, saved))
-        return (first_loads + again) * (1.0 - ROUNDING)
+        return (certain + max(0.0, self._value(prices, saved))) * (1.0 - ROUNDING)
 
     def _value(self, prices: Floats, saved: Floats) -> float:
         """The dual's value: a bound on what is loaded again, for any prices that are not negative."""
@@ -209,3 +210,15 @@ class _Program:
         np.add.at(change, self._begin + 1, kept)
         np.add.at(change, self._end, -kept)
         return np.cumsum(change)[:-1]
+
+
+def _least_within(values: Floats, first: Ints, last: Ints) -> Floats:
+    """The least of `values[first:last]`, for many such ranges, none of them empty."""
+    lengths = last - first
+    least = np.empty(len(first))
+    table, step = values, 1  # table[at]: the least of values[at : at + step]
+    while len(lengths) and step <= lengths.max():
+        now = (lengths >= step) & (lengths < 2 * step)
+        least[now] = np.minimum(table[first[now]], table[last[now] - step])
+        table, step = np.minimum(table[:-step], table[step:]), 2 * step
+    return least

@@ -190,16 +190,19 @@ class Replay:
         return any(len(group.ready) > 1 for group in self.board.registry.groups.values())
 
     def _look(self) -> None:
-        """Kernels report, and the switchboard looks at the time."""
+        """The switchboard looks at the time."""
         now_s = self._agenda.now_s
         self._looked_s = now_s
-        self._beat()
+        self._beat_if_due()
         if now_s >= self._swept_s + self._window_s:
             self._swept_s = now_s
             self._sweeps_due = max(0, self._sweeps_due - 1)
         self._on(happened.Ticked())
 
-    def _beat(self) -> None:
+    def _beat_if_due(self) -> None:
+        """Kernels report as often as they do; but only when somebody looks at it: at ticks, and before faults."""
+        if self._agenda.now_s - self._beat_s < self._heartbeat_s:
+            return
         self._beat_s = self._agenda.now_s
         for kernel in self._kernels.values():
             self._on(happened.KernelBeat(kernel.identity, kernel.heartbeat()))
@@ -223,8 +226,7 @@ class Replay:
         if container is not None:
             self._kernels[container.node.identity].forward(container.id, call)
             return
-        if now_s - self._beat_s > self._heartbeat_s:  # the kernel has been heard all the while
-            self._beat()
+        self._beat_if_due()
         call.way = Way.WAITING
         self._lines[model] = self._lines.get(model, 0) + 1
         self._on(happened.CallMissed(caller, request_id, handle, 0, [call], len(header)))
