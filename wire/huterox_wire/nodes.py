@@ -196,7 +196,7 @@ class ContainerEvent(Struct, omit_defaults=True):
     host_bytes: int = 0
     device_bytes: int = 0
     pid_started: int = 0
-    timings_s: dict[str, float] = field(default_factory=dict)  # fork, import, load, warmup
+    timings_s: dict[str, float] = field(default_factory=dict)  # by stage; "zygote" is the wait for one
     requests: int = 0  # of gone: calls taken in its life
     lane_usage: list[LaneUsage] = field(default_factory=list)  # of gone: the final totals
 

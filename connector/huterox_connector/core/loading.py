@@ -18,6 +18,9 @@ from huterox_wire.kinds import Kind
 from huterox_wire.nodes import ContainerEvent, CreateMeta
 
 GIB: Final = 1024 * MIB
+_WAIT: Final = "zygote"
+"""The one of a load's timings that is no part of it: a process that had to start first, for all loads alike."""
+
 _NODES_FAULT: Final = frozenset({"refused", "crashed", "load_timeout"})
 """Causes of failed loads that may be the node's doing, and not the model's."""
 
@@ -64,6 +67,7 @@ class Loading:
             if not node.limit.less(node.present).hold(container.charge) or self._must_queue(container):
                 continue
             self._books.step(container, Step.COMMANDED, now_s)
+            container.seen_s = now_s
             effects.append(Command(node.identity, Kind.CREATE, self._order(container)))
         return effects
 
@@ -102,8 +106,7 @@ class Loading:
         self._books.step(container, Step.LOADED, now_s)
         container.pid, container.pid_started = event.pid, event.pid_started
         container.ready_s = container.counted_s = now_s
-        # What the load itself took, where the kernel tells: not the wait for room, nor for a zygote that had to start.
-        container.load_s = sum(event.timings_s.values()) or now_s - container.created_s
+        container.load_s = _load_s(event.timings_s) or now_s - container.created_s
         container.timings_s = event.timings_s
         group, node = container.group, container.node
         group.failures, group.last_error = 0, None
@@ -179,3 +182,8 @@ class Loading:
                 "node.sick", node.name, reason, now_s, causes=dict(node.failures), for_s=self._config.sick_s
             )
         ]
+
+
+def _load_s(timings_s: dict[str, float]) -> float:
+    """What the load itself took, where the kernel tells: not the wait for room, nor for a zygote."""
+    return sum(took_s for stage, took_s in timings_s.items() if stage != _WAIT)
