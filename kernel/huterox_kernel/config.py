@@ -40,6 +40,7 @@ class KernelConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
     memory_return_timeout_s: Seconds = 5.0  # how long a device may take to give an ended container's memory back
 
     preload: list[str] = field(default_factory=lambda: ["numpy", "torch"])  # what zygotes import, where installed
+    preload_learned: bool = True  # import what models were seen to import, too: the next load finds it there
     torch_threads: Positive = 1  # of each worker, inside one operation
     worker_spin_us: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 50  # a look for calls before sleeping; 0: none
     zygote_start_timeout_s: Seconds = 120.0

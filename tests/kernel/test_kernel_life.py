@@ -193,6 +193,15 @@ def test_a_zygote_with_torch_has_one_thread_and_its_workers_one_for_torch(switch
     assert switchboard.result(A, x=np.ones(2, np.float32))["y"].tolist() == [2.0, 2.0]
 
 
+def test_the_stages_of_a_load_lie_one_after_the_other_between_create_and_ready(switchboard: Switchboard) -> None:
+    switchboard.start()
+    begun_s = time.monotonic()
+    ready = switchboard.created(A)
+    elapsed_s = time.monotonic() - begun_s
+    assert all(seconds >= 0 for seconds in ready.timings_s.values())
+    assert 0 < sum(ready.timings_s.values()) <= elapsed_s
+
+
 def test_workers_of_one_zygote_draw_different_random_numbers(switchboard: Switchboard) -> None:
     switchboard.start()
     switchboard.created(A)

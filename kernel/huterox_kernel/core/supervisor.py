@@ -108,6 +108,10 @@ class Supervisor:
         """All containers as the switchboard is told of them, without the lanes' counters."""
         return [record.report() for record in self._records.values()]
 
+    def is_loading(self) -> bool:
+        """Is a worker being made, or loading its model?"""
+        return any(record.state in (State.STARTING, State.LOADING) for record in self._records.values())
+
     def pids(self) -> dict[int, int]:
         """Container -> pid, of all that have a process."""
         return {record.container: record.pid for record in self._records.values() if record.pid}

@@ -54,7 +54,7 @@ from huterox_kernel.shell.memory import NOTHING, Memory
 from huterox_kernel.shell.processes import Identity
 from huterox_kernel.shell.requests import Requests
 from huterox_kernel.shell.workers import Worker, Workers
-from huterox_kernel.shell.zygotes import Zygotes
+from huterox_kernel.shell.zygotes import ZygoteConfig, Zygotes
 from huterox_shm.errors import ShmError
 from huterox_shm.handover import Tokens
 from huterox_shm.lane import LaneConfig
@@ -109,6 +109,7 @@ class Daemon:
             config.exit_report_timeout_s,
             self._feed,
             self._on_worker_ready,
+            lambda interpreter, imported: self._zygotes.learn(interpreter, imported),
             self._on_worker_exit,
             lambda container, message: self._leases.on_worker(container, message),
         )
@@ -126,13 +127,12 @@ class Daemon:
             loop,
             self._workers,
             self._logs,
-            config.preload,
-            config.torch_threads,
-            config.zygote_start_timeout_s,
-            config.zygote_idle_s,
+            _zygote_config(config),
+            self._supervisor.is_loading,
         )
         self._requests = Requests(self._link, self._lanes, self._logs, self._feed)
-        self._started_s: dict[int, float] = {}
+        self._started_s: dict[int, float] = {}  # on the wall's clock
+        self._ordered_s: dict[int, float] = {}  # on the monotonic one, until they are ready
         self._queue: list[Event] = []
         self._feeding = False
         self._tick_timer: TimerHandle | None = None
@@ -231,6 +231,7 @@ class Daemon:
 
     def _start_worker(self, container: int, model: ModelSpec, device: str) -> None:
         self._started_s[container] = time.time()
+        self._ordered_s[container] = time.monotonic()
         self._spawn(self._memory.watch(container, device))
         with ExitStack() as given:
             try:
@@ -252,6 +253,7 @@ class Daemon:
         self._count(counted)
         self._ended[container] = counted
         self._started_s.pop(container, None)
+        self._ordered_s.pop(container, None)
         self._leases.discard(container)
         self._lanes.discard(container)
         self._workers.discard(container)
@@ -277,11 +279,15 @@ class Daemon:
         self._lanes.stop(container)
         self._leases.refuse(container)
 
-    def _on_worker_ready(self, worker: Worker, timings_s: dict[str, float]) -> None:
-        self._spawn(self._measure_ready(worker.container, worker.identity, timings_s))
+    def _on_worker_ready(self, worker: Worker, taken_s: float, timings_s: dict[str, float]) -> None:
+        """What the stages took, and before them the way to a zygote, which may have had to start first."""
+        waited_s = max(taken_s - self._ordered_s.pop(worker.container, taken_s), 0.0)
+        self._spawn(self._measure_ready(worker.container, worker.identity, {"zygote": waited_s, **timings_s}))
 
     async def _measure_ready(self, container: int, identity: Identity | None, timings_s: dict[str, float]) -> None:
+        begun_s = time.monotonic()
         held = await self._memory.measure(container, identity) if identity is not None else NOTHING
+        timings_s = {**timings_s, "measure": time.monotonic() - begun_s}
         self._feed(WorkerReady(container, timings_s, held.host_bytes, held.device_bytes))
 
     async def _await_memory(self, container: int, pid: int) -> None:
@@ -381,6 +387,17 @@ def _lease_table(config: KernelConfig) -> LeaseTable:
         config.lease_token_s,
     )
     return LeaseTable(limits, Tokens(config.lease_token_s))
+
+
+def _zygote_config(config: KernelConfig) -> ZygoteConfig:
+    return ZygoteConfig(
+        config.preload,
+        config.preload_learned,
+        Path(config.dir) / "preloads.json",
+        config.torch_threads,
+        config.zygote_start_timeout_s,
+        config.zygote_idle_s,
+    )
 
 
 def kernel_version() -> str:

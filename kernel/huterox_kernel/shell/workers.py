@@ -23,13 +23,15 @@ from huterox_kernel.shell.logs import Logs
 from huterox_kernel.shell.mailbox import Mailbox
 from huterox_kernel.shell.probes import oom_kill_count
 from huterox_kernel.shell.processes import Identity
-from huterox_kernel.shell.zygotes import Order, Zygotes
+from huterox_kernel.shell.zygote import Order
+from huterox_kernel.shell.zygotes import Zygotes
 from huterox_kernel.worker import control
 from huterox_kernel.worker.control import (
     Close,
     ControlError,
     Decoder,
     Failed,
+    Imported,
     LaneBroken,
     LaneDropped,
     Progress,
@@ -47,10 +49,22 @@ _MESSAGES_MAX: Final = 64  # of one worker in one turn of the loop
 class Worker:
     """One worker process, as the kernel holds it."""
 
-    __slots__ = ("container", "control", "exit_timer", "identity", "killed", "mailbox", "pid", "pidfd", "status")
+    __slots__ = (
+        "container",
+        "control",
+        "exit_timer",
+        "identity",
+        "interpreter",
+        "killed",
+        "mailbox",
+        "pid",
+        "pidfd",
+        "status",
+    )
 
-    def __init__(self, container: int, sock: socket.socket, mailbox: Mailbox) -> None:
+    def __init__(self, container: int, interpreter: str, sock: socket.socket, mailbox: Mailbox) -> None:
         self.container = container
+        self.interpreter = interpreter
         self.control = sock
         self.mailbox = mailbox
         self.pid = 0
@@ -66,7 +80,9 @@ class Workers:
 
     Args:
         feed: takes events.
-        on_ready: takes a worker that has loaded, and its timings; the event follows once it has been measured.
+        on_ready: takes a worker that has loaded, when its making began, and how long each stage took since; the event
+            follows once it has been measured.
+        on_imported: takes what a load of a model with this interpreter has imported.
         on_exit: called at once when a process has ended, before it is known how.
         on_lane: takes what a worker says of a caller's lane. May raise ControlError.
     """
@@ -79,7 +95,8 @@ class Workers:
         spin_us: int,
         exit_report_timeout_s: float,
         feed: Callable[[Event], None],
-        on_ready: Callable[[Worker, dict[str, float]], None],
+        on_ready: Callable[[Worker, float, dict[str, float]], None],
+        on_imported: Callable[[str, Imported], None],
         on_exit: Callable[[int], None],
         on_lane: Callable[[int, LaneBroken | LaneDropped], None],
     ) -> None:
@@ -90,6 +107,7 @@ class Workers:
         self._exit_report_timeout_s = exit_report_timeout_s
         self._feed = feed
         self._on_ready = on_ready
+        self._on_imported = on_imported
         self._on_exit = on_exit
         self._on_lane = on_lane
         self._workers: dict[int, Worker] = {}
@@ -101,7 +119,7 @@ class Workers:
         """Order a process and leave in its socket what it is to serve. `lane` and `ledger` stay the giver's."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        worker = self._workers[container] = Worker(container, ours, Mailbox(self._loop, ours))
+        worker = self._workers[container] = Worker(container, model.interpreter, ours, Mailbox(self._loop, ours))
         with theirs:
             start_file = control.write_start(Start(container, model, self._torch_threads, self._spin_us, device))
             try:
@@ -209,8 +227,10 @@ class Workers:
         match message:
             case Progress(stage=stage):
                 self._feed(WorkerProgressed(worker.container, stage))
-            case Ready(timings_s=timings_s):
-                self._on_ready(worker, timings_s)
+            case Ready(taken_s=taken_s, timings_s=timings_s):
+                self._on_ready(worker, taken_s, timings_s)
+            case Imported():
+                self._on_imported(worker.interpreter, message)
             case Failed(reason=reason, traceback=traceback):
                 self._feed(WorkerFailed(worker.container, reason, traceback))
             case LaneBroken() | LaneDropped():

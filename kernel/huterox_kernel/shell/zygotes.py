@@ -1,239 +1,95 @@
-"""The zygotes of a kernel: one process for each interpreter, started when it is first needed.
+"""The zygotes of a kernel, by interpreter: the first is started when it is needed, successors when loads have shown
+what else is worth preloading.
 
 A zygote is asked for a worker by a packet with two descriptors and answers with a pidfd. When a zygote dies, the system
 kills its workers; their ends are seen through their pidfds like any other. It is started again by the next order.
+
+    coming ── ready ──▶ current ── a successor is ready ──▶ retired ── its last worker has ended ──▶ killed
+
+A successor imports in the background while nothing is being loaded; until it is ready the current one takes the orders.
+One that does not come up, for what it was importing, is started again without that module, and orders that waited for
+it with it. There are RETIRED_MAX retired ones at most: until one of them ends nothing new is tried.
 """
 
 import logging
 import os
-import socket
-import subprocess
 import sys
-import time
 from asyncio import AbstractEventLoop
-from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
 
+from huterox_kernel.core.preloads import Preloads
 from huterox_kernel.shell.logs import Logs
-from huterox_kernel.shell.processes import how_it_ended
-from huterox_kernel.worker import control
-from huterox_kernel.worker.control import ControlError, Decoder, Ended, Forked, ForkFailed, ForkOrder, ZygoteReady
-from huterox_kernel.worker.zygote import Arguments
+from huterox_kernel.shell.preload_file import load_preloads, save_preloads
+from huterox_kernel.shell.zygote import Listener, Order, Start, Zygote
+from huterox_kernel.worker.control import Imported, ZygoteReady
 
 _log: Final = logging.getLogger("huterox.kernel")
-_DECODE: Final = Decoder(control.FromZygote)
 _PRIVATE: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 _TAIL_NBYTES: Final = 4096
 
-ASKED_MAX: Final = 16
-"""Orders that one zygote has before it has answered; the rest wait here."""
+RETIRED_MAX: Final = 2
 
 
-class Listener(Protocol):
-    """Who is told what zygotes say."""
+@dataclass(slots=True, frozen=True)
+class ZygoteConfig:
+    """How zygotes are started. `file` keeps what was learned."""
 
-    def on_forked(self, container: int, pid: int, pidfd: int) -> None: ...
-    def on_fork_failed(self, container: int, reason: str, traceback: str) -> None: ...
-    def on_reaped(self, container: int, status: int) -> None: ...
-
-
-class Order(NamedTuple):
-    """A worker that is asked for. The descriptors are the zygote's to close once it has them."""
-
-    container: int
-    model: str
-    log: int
-    control: int
-
-    def close(self) -> None:
-        os.close(self.log)
-        os.close(self.control)
+    modules: list[str]
+    learns: bool
+    file: Path
+    threads: int
+    start_timeout_s: float
+    idle_s: float
 
 
-class Zygote:
-    """One zygote process."""
+@dataclass(slots=True, eq=False)
+class _Generations:
+    """The zygotes of one interpreter."""
 
-    def __init__(
-        self,
-        interpreter: str,
-        modules: list[str],
-        log: int,
-        environment: dict[str, str],
-        loop: AbstractEventLoop,
-        listener: Listener,
-        on_end: Callable[["Zygote", str], None],
-    ) -> None:
-        """Start the process. Raises OSError where the interpreter cannot be run."""
-        self.interpreter = interpreter
-        self.ready = False
-        self.started_s = time.monotonic()
-        self.workers: set[int] = set()
-        self._waiting: dict[int, Order] = {}  # until the zygote is ready
-        self._asked: dict[int, float] = {}  # container -> when
-        self._loop = loop
-        self._listener = listener
-        self._on_end = on_end
-        self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._sock.setblocking(False)
-        arguments = Arguments(theirs.fileno(), os.getpid(), modules, {})
-        try:
-            with theirs:
-                self._process = subprocess.Popen(
-                    [interpreter, "-P", "-m", "huterox_kernel.worker.zygote", *arguments.to_argv()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=environment,
-                    pass_fds=(theirs.fileno(),),
-                    process_group=0,  # a Ctrl-C in the terminal is for the kernel alone
-                )
-        except OSError:
-            self._sock.close()
-            raise
-        self._pidfd = os.pidfd_open(self._process.pid)
-        loop.add_reader(self._sock.fileno(), self._on_readable)
-        loop.add_reader(self._pidfd, self._on_exit)
+    current: Zygote | None = None
+    coming: Zygote | None = None
+    retired: list[Zygote] = field(default_factory=list)
+    idle_since_s: float | None = None
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def order(self, order: Order) -> None:
-        """Ask for a worker; answered through the listener."""
-        self._waiting[order.container] = order
-        if self.ready:
-            self._send_orders()
-
-    def withdraw(self, container: int) -> bool:
-        """Forget an order that has not been sent; False: it has, and its worker will come."""
-        order = self._waiting.pop(container, None)
-        if order is None:
-            return False
-        order.close()
-        return True
-
-    def overdue_s(self, now_s: float) -> float:
-        """For how long the zygote has owed an answer, or its readiness."""
-        since = min(self._asked.values(), default=now_s) if self.ready else self.started_s
-        return now_s - since
-
-    def is_idle(self) -> bool:
-        return not (self.workers or self._waiting or self._asked)
-
-    def kill(self) -> None:
-        """Its workers die with it."""
-        self._process.kill()
-
-    def close(self) -> None:
-        """Kill it and wait for its end; says nothing to anybody."""
-        self._loop.remove_reader(self._pidfd)
-        self._process.kill()
-        self._process.wait()
-        self._let_go()
-
-    def _send_orders(self) -> None:
-        while self._waiting and len(self._asked) < ASKED_MAX:
-            container = next(iter(self._waiting))
-            order = self._waiting.pop(container)
-            try:
-                message = ForkOrder(container, order.model)
-                control.send(self._sock, message, [order.log, order.control])
-            except OSError as exc:
-                self._listener.on_fork_failed(container, f"the zygote takes no orders: {exc.strerror}", "")
-            else:
-                self._asked[container] = time.monotonic()
-            order.close()
-
-    def _on_readable(self) -> None:
-        try:
-            while (packet := control.receive(self._sock, _DECODE)) is not None:
-                self._dispatch(*packet)
-        except BlockingIOError:
-            return
-        except (ControlError, OSError):
-            self.kill()
-        self._loop.remove_reader(self._sock.fileno())
-
-    def _dispatch(self, message: control.FromZygote, descriptors: list[int]) -> None:
-        match message:
-            case ZygoteReady(modules=modules, skipped=skipped):
-                self.ready = True
-                left_out = "; ".join(f"{name}: {reason}" for name, reason in skipped.items()) or "nothing"
-                _log.info(
-                    "zygote %s has %s preloaded; left out: %s", self.pid, ", ".join(modules) or "nothing", left_out
-                )
-                self._send_orders()
-            case Forked(container=container, pid=pid) if len(descriptors) == 1:
-                self._asked.pop(container, None)
-                self.workers.add(container)
-                self._listener.on_forked(container, pid, descriptors[0])
-                self._send_orders()
-            case ForkFailed(container=container, reason=reason):
-                self._asked.pop(container, None)
-                self._listener.on_fork_failed(container, reason, "")
-                self._send_orders()
-            case Ended(container=container, status=status):
-                self.workers.discard(container)
-                self._listener.on_reaped(container, status)
-            case _:
-                control.close_all(descriptors)
-                raise ControlError(f"the zygote sent {message} with {len(descriptors)} descriptors")
-
-    def _on_exit(self) -> None:
-        """It has ended: hear what it said last, then fail what it owed."""
-        self._loop.remove_reader(self._pidfd)
-        self._on_readable()
-        code = self._process.wait()
-        how = how_it_ended(-code if code < 0 else code << 8)
-        self._let_go()
-        self._on_end(self, how)
-
-    def _let_go(self) -> None:
-        self._loop.remove_reader(self._sock.fileno())
-        self._sock.close()
-        os.close(self._pidfd)
-
-    def fail_orders(self, reason: str, traceback: str) -> None:
-        """Tell the listener that nothing will come of what was ordered."""
-        waiting, self._waiting = self._waiting, {}
-        asked, self._asked = self._asked, {}
-        for order in waiting.values():
-            order.close()
-        for container in [*waiting, *asked]:
-            self._listener.on_fork_failed(container, reason, traceback)
+    def all(self) -> list[Zygote]:
+        return [zygote for zygote in (self.current, self.coming, *self.retired) if zygote is not None]
 
 
 class Zygotes:
-    """All zygotes of a kernel, by interpreter."""
+    """All zygotes of a kernel.
+
+    Args:
+        is_loading: whether a worker is being made or loads its model.
+    """
 
     def __init__(
         self,
         loop: AbstractEventLoop,
         listener: Listener,
         logs: Logs,
-        modules: list[str],
-        threads: int,
-        start_timeout_s: float,
-        idle_s: float,
+        config: ZygoteConfig,
+        is_loading: Callable[[], bool],
     ) -> None:
         self._loop = loop
         self._listener = listener
         self._logs = logs
-        self._modules = modules
-        self._environment = _environment(threads)
-        self._start_timeout_s = start_timeout_s
-        self._idle_s = idle_s
-        self._zygotes: dict[str, Zygote] = {}
-        self._idle_since: dict[str, float] = {}
+        self._config = config
+        self._is_loading = is_loading
+        self._environment = _environment(config.threads)
+        self._preloads = Preloads(config.learns, load_preloads(config.file) if config.learns else {})
+        self._generations: dict[str, _Generations] = {}
 
     def warm(self) -> None:
         """Start the zygote of the kernel's own interpreter before it is needed. Raises OSError."""
-        self._zygote("")
+        self._taker("")
 
     def order(self, interpreter: str, order: Order) -> None:
         """Ask for a worker of this interpreter ("": the kernel's own); answered through the listener."""
         try:
-            zygote = self._zygote(interpreter)
+            zygote = self._taker(interpreter)
         except OSError as exc:
             order.close()
             reason = f"the interpreter {interpreter or sys.executable} cannot be run: {exc.strerror or exc}"
@@ -243,56 +99,134 @@ class Zygotes:
 
     def withdraw(self, container: int) -> bool:
         """Forget an order that no zygote has seen yet."""
-        return any(zygote.withdraw(container) for zygote in list(self._zygotes.values()))
+        return any(zygote.withdraw(container) for zygote in list(self._all()))
 
     def pids(self) -> set[int]:
-        return {zygote.pid for zygote in self._zygotes.values()}
+        return {zygote.pid for zygote in self._all()}
+
+    def learn(self, interpreter: str, imported: Imported) -> None:
+        """A load has imported these modules, which its zygote did not have."""
+        if imported.sets_environment:
+            reason = "a model sets environment variables when it imports this"
+            self._preloads.avoid(interpreter, imported.modules, reason)
+            self._save()
+        else:
+            self._preloads.learn(interpreter, imported.modules)
 
     def look(self, now_s: float) -> None:
-        """Kill zygotes that do not answer, and those of foreign interpreters that nobody has needed for long."""
-        for interpreter, zygote in list(self._zygotes.items()):
-            if zygote.overdue_s(now_s) > self._start_timeout_s and not (zygote.ready and zygote.is_idle()):
+        """Kill zygotes that do not answer or are not needed any more; start successors that are due."""
+        for interpreter, generations in list(self._generations.items()):
+            for zygote in generations.all():
+                if zygote.overdue_s(now_s) > self._config.start_timeout_s and not (zygote.ready and zygote.is_idle()):
+                    zygote.kill()
+            for zygote in generations.retired:
+                if zygote.is_idle():
+                    zygote.kill()
+            self._look_at_idle(interpreter, generations, now_s)
+            self._look_for_successor(interpreter, generations)
+
+    def _look_at_idle(self, interpreter: str, generations: _Generations, now_s: float) -> None:
+        """Foreign interpreters' zygotes that nobody has needed for long end."""
+        zygotes = generations.all()
+        if not interpreter or not zygotes or not all(zygote.is_idle() for zygote in zygotes):
+            generations.idle_since_s = None
+        elif generations.idle_since_s is None:
+            generations.idle_since_s = now_s
+        elif now_s - generations.idle_since_s > self._config.idle_s:
+            for zygote in zygotes:
                 zygote.kill()
-            if not interpreter or not zygote.is_idle():
-                self._idle_since.pop(interpreter, None)
-            elif now_s - self._idle_since.setdefault(interpreter, now_s) > self._idle_s:
-                zygote.kill()
+
+    def _look_for_successor(self, interpreter: str, generations: _Generations) -> None:
+        current = generations.current
+        if current is None or not current.ready or generations.coming is not None or self._is_loading():
+            return
+        if len(generations.retired) < RETIRED_MAX and self._preloads.has_fresh(interpreter):
+            generations.coming = self._start(interpreter)
 
     def close(self) -> None:
         """Kill them all, and wait for their ends."""
-        while self._zygotes:
-            self._zygotes.popitem()[1].close()
+        for zygote in list(self._all()):
+            zygote.close()
+        self._generations.clear()
 
-    def _zygote(self, interpreter: str) -> Zygote:
-        zygote = self._zygotes.get(interpreter)
-        if zygote is not None:
-            return zygote
+    def _all(self) -> Iterator[Zygote]:
+        return (zygote for generations in self._generations.values() for zygote in generations.all())
+
+    def _taker(self, interpreter: str) -> Zygote:
+        """Who takes orders now. Raises OSError: it cannot be started."""
+        generations = self._generations.setdefault(interpreter, _Generations())
+        if generations.current is None:
+            generations.current, generations.coming = generations.coming, None
+        if generations.current is None:
+            generations.current = self._start(interpreter)
+        return generations.current
+
+    def _start(self, interpreter: str) -> Zygote:
+        config = self._config
+        program, learned = interpreter or sys.executable, self._preloads.wanted(interpreter)
         log = self._logs.open(_log_name(interpreter))
         try:
-            zygote = Zygote(
-                interpreter or sys.executable,
-                self._modules,
-                log,
-                self._environment,
-                self._loop,
-                self._listener,
-                lambda ended, how: self._on_end(interpreter, ended, how),
-            )
+            start = Start(interpreter, program, config.modules, learned, self._environment)
+            return Zygote(start, log, self._loop, self._listener, self)
         finally:
             os.close(log)
-        self._zygotes[interpreter] = zygote
-        return zygote
 
-    def _on_end(self, interpreter: str, zygote: Zygote, how: str) -> None:
-        self._zygotes.pop(interpreter, None)
-        self._idle_since.pop(interpreter, None)
+    # What zygotes say of themselves.
+
+    def on_zygote_ready(self, zygote: Zygote, ready: ZygoteReady) -> None:
+        """It takes orders; a successor takes them from now on."""
+        interpreter, tried = zygote.start.interpreter, zygote.start.learned
+        left_out = "; ".join(f"{name}: {reason}" for name, reason in ready.skipped.items()) or "nothing"
+        has = ", ".join([*ready.modules, *ready.took_s]) or "nothing"
+        _log.info("zygote %s has %s preloaded; left out: %s", zygote.pid, has, left_out)
+        skipped = {name: reason for name, reason in ready.skipped.items() if name in tried}
+        self._preloads.settle(interpreter, tried, ready.took_s, skipped, ready.fingerprint)
+        self._save()
+        generations = self._generations[interpreter]
+        if generations.coming is zygote:
+            if generations.current is not None:
+                generations.retired.append(generations.current)
+            generations.current, generations.coming = zygote, None
+
+    def on_zygote_end(self, zygote: Zygote, how: str) -> None:
+        """It has ended, by itself or killed."""
+        generations = self._generations[zygote.start.interpreter]
+        was_current = generations.current is zygote
+        if was_current:
+            generations.current = None
+        elif generations.coming is zygote:
+            generations.coming = None
+        else:
+            generations.retired.remove(zygote)
         if zygote.ready:
             zygote.fail_orders(f"the zygote ended: {how}", "")
-            return
-        name = interpreter or sys.executable
-        tail = self._logs.tail(_log_name(interpreter), _TAIL_NBYTES)
+        elif zygote.importing:
+            self._start_without(zygote, how, was_current)
+        else:
+            self._fail_start(zygote, how)
+
+    def _start_without(self, zygote: Zygote, how: str, was_current: bool) -> None:
+        """It did not survive a learned module: the next one does without."""
+        interpreter = zygote.start.interpreter
+        _log.warning("zygote %s: %s while it imported %s", zygote.pid, how, zygote.importing)
+        self._preloads.avoid(interpreter, [zygote.importing], f"{how} while it was imported")
+        self._save()
+        for order in zygote.take_orders():
+            self.order(interpreter, order)
+        if was_current and not interpreter and self._generations[interpreter].current is None:
+            self.warm()
+
+    def _fail_start(self, zygote: Zygote, how: str) -> None:
+        log = _log_name(zygote.start.interpreter)
+        tail = self._logs.tail(log, _TAIL_NBYTES)
         last = tail.strip().splitlines()[-1] if tail.strip() else "it said nothing"
-        zygote.fail_orders(f"no worker can be made with the interpreter {name} ({how}): {last}", tail)
+        self._preloads.drop_fresh(zygote.start.interpreter)
+        reason = f"no worker can be made with the interpreter {zygote.start.program} ({how}): {last}"
+        zygote.fail_orders(reason, tail)
+
+    def _save(self) -> None:
+        if self._config.learns:
+            save_preloads(self._config.file, self._preloads.known())
 
 
 def _log_name(interpreter: str) -> str:

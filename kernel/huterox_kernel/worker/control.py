@@ -1,7 +1,8 @@
 """What kernel, zygote and worker say to each other over socket pairs: one msgpack map per packet, tagged by type.
 
-Kernel and zygote: `ForkOrder` in; `ZygoteReady`, `Forked`, `ForkFailed`, `Ended` out. Kernel and worker: `StartSent`,
-`AddLane`, `DropLane`, `DrainLanes` and `Close` in; `Progress`, `Ready`, `Failed`, `LaneBroken` and `LaneDropped` out.
+Kernel and zygote: `ForkOrder` in; `Importing`, `ZygoteReady`, `Forked`, `ForkFailed`, `Ended` out. Kernel and worker:
+`StartSent`, `AddLane`, `DropLane`, `DrainLanes` and `Close` in; `Progress`, `Ready`, `Imported`, `Failed`, `LaneBroken`
+and `LaneDropped` out.
 Descriptors travel beside the packet. A `Start` may be larger than a packet can be, so it comes as a file.
 
 The life of a caller's lane in a worker goes from `AddLane` to `LaneDropped`, which comes exactly once, whoever ended
@@ -32,11 +33,22 @@ class ForkOrder(Struct, tag=True):
     model: str
 
 
+class Importing(Struct, tag=True):
+    """The zygote is about to import this learned module; if it ends now, that is why."""
+
+    module: str
+
+
 class ZygoteReady(Struct, tag=True):
-    """The zygote takes orders. `skipped` names what it does not preload, and why."""
+    """The zygote takes orders. `skipped` names what it does not preload, and why.
+
+    `took_s`: the learned modules that it has imported; those that came with an earlier one are not among them.
+    """
 
     modules: list[str]
     skipped: dict[str, str]
+    took_s: dict[str, float] = msgspec.field(default_factory=dict)
+    fingerprint: str = ""  # of the interpreter's packages
 
 
 class Forked(Struct, tag=True):
@@ -101,7 +113,19 @@ class Progress(Struct, tag=True):
 
 
 class Ready(Struct, tag=True):
-    timings_s: dict[str, float]
+    taken_s: float  # when the zygote took the order, on the system's monotonic clock
+    timings_s: dict[str, float]  # fork, import, load, warmup: all the time since then
+
+
+class Imported(Struct, tag=True):
+    """Library modules that a load has imported and its zygote had not, where that took long: importers come first.
+
+    `sets_environment`: the model's code has set environment variables meanwhile, perhaps for a library to find them
+    there when it is imported.
+    """
+
+    modules: list[str]
+    sets_environment: bool = False
 
 
 class Failed(Struct, tag=True):
@@ -123,9 +147,9 @@ class LaneDropped(Struct, tag=True):
 
 
 ToZygote = ForkOrder
-FromZygote = ZygoteReady | Forked | ForkFailed | Ended
+FromZygote = Importing | ZygoteReady | Forked | ForkFailed | Ended
 ToWorker = StartSent | AddLane | DropLane | DrainLanes | Close
-FromWorker = Progress | Ready | Failed | LaneBroken | LaneDropped
+FromWorker = Progress | Ready | Imported | Failed | LaneBroken | LaneDropped
 
 _INT = array.array("i")
 _ENCODE = msgspec.msgpack.Encoder().encode

@@ -5,10 +5,11 @@ import os
 import socket
 import sys
 import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from huterox_kernel.worker import control, runtimes
 from huterox_kernel.worker.control import ControlError, Failed, Progress, Ready, Start, StartSent
+from huterox_kernel.worker.imports import DEAR_S, Watch, give_way
 from huterox_kernel.worker.inputs import Expected
 from huterox_kernel.worker.loop import DECODE, Loop
 from huterox_kernel.worker.runtimes.base import Announce, LoadError, Model
@@ -20,8 +21,24 @@ from huterox_wire.nodes import ModelSpec
 DESCRIPTORS: Final = 5  # the start file, the kernel's lane's three, the ledger
 
 
-def serve(control_descriptor: int, fork_s: float) -> int:
-    """Be a worker. Returns the process's exit code."""
+class Mark(NamedTuple):
+    """A stage of the load begins. `modules`: how many have been imported until now."""
+
+    stage: str
+    at_s: float
+    modules: int
+
+
+class Loaded(NamedTuple):
+    """A model, how long each stage of its load took, and who has seen what it imported, where that took long."""
+
+    model: Model
+    timings_s: dict[str, float]
+    watch: Watch | None
+
+
+def serve(control_descriptor: int, taken_s: float) -> int:
+    """Be a worker. Returns the process's exit code. `taken_s` is when its making began."""
     sock = socket.socket(fileno=control_descriptor)
     received = control.receive(sock, DECODE)
     if received is None:
@@ -30,12 +47,14 @@ def serve(control_descriptor: int, fork_s: float) -> int:
     os.environ["CUDA_VISIBLE_DEVICES"] = start.device  # before anything touches CUDA; empty: it sees none
     try:
         expected = Expected(start.model.inputs)
-        model, timings_s = _load(start, sock)
+        loaded = _load(start, sock, taken_s)
     except BaseException as exc:  # noqa: BLE001 - whatever it is, the kernel must learn why there is no model
         _report_failure(sock, exc)
         return 1
-    loop = Loop(sock, lane, ledger, model, expected, start.spin_us)
-    control.send(sock, Ready({"fork": fork_s, **timings_s}))
+    loop = Loop(sock, lane, ledger, loaded.model, expected, start.spin_us)
+    control.send(sock, Ready(taken_s, loaded.timings_s))
+    if loaded.watch is not None and (imported := loaded.watch.result(start.model.source_dir)) is not None:
+        control.send(sock, imported)
     return loop.run()
 
 
@@ -47,23 +66,28 @@ def _begin(message: Any, descriptors: list[int]) -> tuple[Start, ContainerEnd, L
     return control.read_start(start_file), lane, Ledger.attach(ledger)
 
 
-def _load(start: Start, sock: socket.socket) -> tuple[Model, dict[str, float]]:
-    """The model, and how long each stage of its load took."""
+def _load(start: Start, sock: socket.socket, taken_s: float) -> Loaded:
+    """Load the model, telling the kernel of each stage as it begins. What comes before the first is the fork's."""
     spec = start.model
     if os.path.isdir(spec.source_dir):  # noqa: PTH112 - no Path for a text that may be empty
         os.chdir(spec.source_dir)
-    marks: list[tuple[str, float]] = []
+    give_way(spec.source_dir, spec.entry)
+    watch = Watch()
+    marks = [Mark("fork", taken_s, 0)]
 
     def announce(stage: str) -> None:
-        marks.append((stage, time.monotonic()))
+        marks.append(Mark(stage, time.monotonic(), watch.count()))
         control.send(sock, Progress(stage))
         if stage != "import":
             _limit_torch_threads(start.torch_threads)
 
     _limit_torch_threads(start.torch_threads)
     model = _runtime_of(spec, announce, start.device)
-    marks.append(("", time.monotonic()))
-    return model, {stage: after - at for (stage, at), (_, after) in itertools.pairwise(marks)}
+    marks.append(Mark("", time.monotonic(), watch.count()))
+    stages = list(itertools.pairwise(marks))
+    timings_s = {mark.stage: after.at_s - mark.at_s for mark, after in stages}
+    import_s = sum(timings_s[mark.stage] for mark, after in stages if after.modules > mark.modules)
+    return Loaded(model, timings_s, watch if import_s >= DEAR_S else None)
 
 
 def _runtime_of(spec: ModelSpec, announce: Announce, device: str) -> Model:

@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import sys
-import time
 from typing import Final, NoReturn
 
 from huterox_kernel.descriptors import raise_descriptor_limit
@@ -22,7 +21,6 @@ CONTROL_DESCRIPTOR: Final = 3
 def become_worker(order: ForkOrder, control: int, log: int, zygote_pid: int, taken_s: float) -> NoReturn:
     """Set this process up, serve until told to end, and end. `taken_s` is when the zygote took the order."""
     die_with_parent(zygote_pid)
-    fork_s = time.monotonic() - taken_s
     os.setpgid(0, 0)  # what the model starts can be ended with it
     raise_descriptor_limit()
     _arrange_descriptors(control, log)
@@ -32,7 +30,7 @@ def become_worker(order: ForkOrder, control: int, log: int, zygote_pid: int, tak
     faulthandler.enable(2)
     _reseed()
     gc.enable()
-    _leave(serve(CONTROL_DESCRIPTOR, fork_s))
+    _leave(serve(CONTROL_DESCRIPTOR, taken_s))
 
 
 def _leave(code: int) -> NoReturn:
@@ -70,7 +68,7 @@ def _above(descriptor: int) -> int:
 def _reseed() -> None:
     """Or every worker of one zygote would draw the same random numbers."""
     random.seed()
-    if (numpy := sys.modules.get("numpy")) is not None:
-        numpy.random.seed()
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:  # asking numpy for it would import it
+        numpy_random.seed()
     if (torch := sys.modules.get("torch")) is not None:
         torch.default_generator.seed()

@@ -9,7 +9,17 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from huterox_kernel.worker import control, process
-from huterox_kernel.worker.control import Decoder, Ended, Forked, ForkFailed, ForkOrder, ZygoteReady, close_all
+from huterox_kernel.worker.control import (
+    Decoder,
+    Ended,
+    Forked,
+    ForkFailed,
+    ForkOrder,
+    Importing,
+    ZygoteReady,
+    close_all,
+)
+from huterox_kernel.worker.imports import fingerprint
 
 
 class Orders:
@@ -21,13 +31,19 @@ class Orders:
         self._decode = Decoder(control.ToZygote)
         self._workers: dict[int, tuple[int, int]] = {}  # pidfd -> container, pid
 
-    def serve(self, modules: list[str], skipped: dict[str, str]) -> Callable[[], NoReturn] | None:
+    def tell_import(self, module: str) -> None:
+        """A learned module is about to be imported."""
+        control.send(self._sock, Importing(module))
+
+    def serve(
+        self, modules: list[str], skipped: dict[str, str], took_s: dict[str, float]
+    ) -> Callable[[], NoReturn] | None:
         """Returns None when the kernel has closed; in a forked child, what the child is to do.
 
         The child leaves the zygote's frames before it becomes a worker, so that none of their objects stay with it.
         """
         self._poller.register(self._sock.fileno(), select.POLLIN)
-        control.send(self._sock, ZygoteReady(modules, skipped))
+        control.send(self._sock, ZygoteReady(modules, skipped, took_s, fingerprint()))
         while True:
             for descriptor, _ in self._poller.poll():
                 if descriptor in self._workers:

@@ -1,0 +1,134 @@
+"""What zygotes import beyond the configured modules: learned from what models import, by interpreter.
+
+A worker tells which modules its load imported that its zygote did not have. They are *fresh* until a zygote has tried
+them: then those that took long are *learned*, the others *cheap*, and what cannot be preloaded is *skipped*, each with
+its reason. All that is kept over restarts; what is skipped is tried again when the interpreter's packages have changed.
+
+When full: of the learned ones the oldest make way; interpreters that are too many learn nothing.
+"""
+
+from collections.abc import Container, Iterable, Sequence
+from typing import Final
+
+from msgspec import Struct, field
+
+LEARNED_MAX: Final = 64
+FRESH_MAX: Final = 256
+FRESH_NBYTES_MAX: Final = 16 * 1024
+CHEAP_MAX: Final = 512
+SKIPPED_MAX: Final = 256
+INTERPRETERS_MAX: Final = 16
+NAME_NBYTES_MAX: Final = 200
+REASON_NBYTES_MAX: Final = 200
+
+DEAR_S: Final = 0.002
+"""An import that took less is not worth a place."""
+
+
+class Learned(Struct, omit_defaults=True):
+    """What is kept of one interpreter."""
+
+    modules: list[str] = field(default_factory=list)  # in the order in which they are imported
+    cheap: list[str] = field(default_factory=list)  # not worth a zygote
+    skipped: dict[str, str] = field(default_factory=dict)  # and why
+    fingerprint: str = ""  # of the packages that this holds for
+
+
+class Preloads:
+    """Owns what is known. With `learns` False nothing is learned, and nothing preloaded that was."""
+
+    def __init__(self, learns: bool, known: dict[str, Learned]) -> None:
+        self._learns = learns
+        self._known = known if learns else {}
+        self._fresh: dict[str, list[str]] = {}
+
+    def known(self) -> dict[str, Learned]:
+        """What is to be kept, by interpreter."""
+        return self._known
+
+    def wanted(self, interpreter: str) -> list[str]:
+        """What a zygote that starts now is to import, in order."""
+        known = self._known.get(interpreter)
+        return [*(known.modules if known else ()), *self._fresh.get(interpreter, ())]
+
+    def has_fresh(self, interpreter: str) -> bool:
+        """Is there anything that no zygote has tried?"""
+        return bool(self._fresh.get(interpreter))
+
+    def learn(self, interpreter: str, modules: Iterable[str]) -> None:
+        """A load has imported these, in this order."""
+        if not self._learns or (known := self._of(interpreter)) is None or len(known.skipped) >= SKIPPED_MAX:
+            return
+        fresh = self._fresh.setdefault(interpreter, [])
+        seen = {*known.modules, *known.cheap, *fresh}
+        room = FRESH_NBYTES_MAX - sum(map(len, fresh))
+        for name in modules:
+            if name in seen or not is_name(name) or is_under(name, known.skipped):
+                continue
+            room -= len(name)
+            if room < 0 or len(fresh) >= FRESH_MAX:
+                return
+            fresh.append(name)
+            seen.add(name)
+
+    def drop_fresh(self, interpreter: str) -> None:
+        """No zygote came to be that could have tried them: they are learned again by the next load that needs them."""
+        self._fresh.pop(interpreter, None)
+
+    def avoid(self, interpreter: str, modules: Iterable[str], reason: str) -> None:
+        """These must not be preloaded, nor what is in them."""
+        if not self._learns or (known := self._of(interpreter)) is None:
+            return
+        named = {name for name in modules if is_name(name)}
+        avoided = {name for name in named if not is_under(name.rpartition(".")[0], named)}
+        known.modules = [name for name in known.modules if not is_under(name, avoided)]
+        self._fresh[interpreter] = [name for name in self._fresh.get(interpreter, ()) if not is_under(name, avoided)]
+        for name in sorted(avoided):
+            if len(known.skipped) < SKIPPED_MAX and not is_under(name, known.skipped):
+                known.skipped[name] = reason[:REASON_NBYTES_MAX]
+
+    def settle(
+        self,
+        interpreter: str,
+        tried: Sequence[str],
+        took_s: dict[str, float],
+        skipped: dict[str, str],
+        fingerprint: str,
+    ) -> None:
+        """A zygote is ready that has tried these: so long did they take, and those were left out.
+
+        Those that it had already when their turn came, with another or as configured, have no time.
+        """
+        if not self._learns or (known := self._of(interpreter)) is None:
+            return
+        if known.fingerprint and known.fingerprint != fingerprint:
+            known.skipped.clear()
+            known.cheap.clear()
+        known.fingerprint = fingerprint
+        fresh = self._fresh.get(interpreter, [])
+        self._fresh[interpreter] = [name for name in fresh if name not in set(tried)]
+        dear = [name for name in tried if took_s.get(name, 0.0) >= DEAR_S]
+        cheap = [name for name in tried if name in took_s and name not in dear]
+        known.modules = [*dear, *(name for name in known.modules if name not in set(tried))][-LEARNED_MAX:]
+        known.cheap = list(dict.fromkeys([*known.cheap, *cheap]))[-CHEAP_MAX:]
+        for name, reason in skipped.items():
+            self.avoid(interpreter, [name], reason)
+
+    def _of(self, interpreter: str) -> Learned | None:
+        known = self._known.get(interpreter)
+        if known is None and len(self._known) < INTERPRETERS_MAX:
+            known = self._known[interpreter] = Learned()
+        return known
+
+
+def is_under(name: str, names: Container[str]) -> bool:
+    """Is it one of these, or in one of them?"""
+    while name:
+        if name in names:
+            return True
+        name = name.rpartition(".")[0]
+    return False
+
+
+def is_name(name: str) -> bool:
+    return len(name.encode()) <= NAME_NBYTES_MAX and all(part.isidentifier() for part in name.split("."))

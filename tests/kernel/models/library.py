@@ -1,0 +1,24 @@
+"""Models that import libraries, and tell who has imported them."""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+
+class Uses:
+    """Imports modules when it is made. Each of them says in which process it was imported."""
+
+    def __init__(self, modules: list[str], environment: dict[str, str] | None = None) -> None:
+        os.environ.update(environment or {})
+        self._modules = [importlib.import_module(name) for name in modules]
+
+    def predict(self) -> dict[str, Any]:
+        """For each module: was it there already when this process was forked?"""
+        return {module.__name__: os.getpid() != module.IMPORTED_BY for module in self._modules}
+
+    def whose(self) -> list[str]:
+        return [str(getattr(module, "WHOSE", "")) for module in self._modules]
+
+    def has(self, module: str) -> bool:
+        return module in sys.modules

@@ -1,0 +1,248 @@
+"""Real zygotes, in an environment of their own: what models import is there when the next one is loaded."""
+
+import os
+import signal
+import site
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from huterox_kernel.core.preloads import Learned
+from huterox_kernel.shell.preload_file import load_preloads, save_preloads
+
+from .conftest import Switchboard, descendants
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
+
+A, B, C = 1 << 32 | 1, 1 << 32 | 2, 1 << 32 | 3
+SLOW = "import os, time\nIMPORTED_BY = os.getpid()\ntime.sleep(0.1)\n"
+THREADS = "import threading, time\nthreading.Thread(target=time.sleep, args=(999,), daemon=True).start()\n"
+Uses = Callable[..., dict[str, Any]]
+
+
+class Environment:
+    """A Python environment: this one's packages, and what a test installs beside them."""
+
+    def __init__(self, folder: Path) -> None:
+        venv.create(folder, symlinks=True, with_pip=False)
+        self.python = str(folder / "bin" / "python")
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        self.packages = folder / "lib" / version / "site-packages"
+        ours = [path for path in sys.path if path.endswith("site-packages")] or site.getsitepackages()
+        lines = [f"import site; site.addsitedir({path!r})" for path in ours]
+        (self.packages / "theirs.pth").write_text("\n".join(lines) + "\n")
+
+    def install(self, name: str, code: str = "") -> None:
+        (self.packages / f"{name}.py").write_text(SLOW + code)
+
+
+@pytest.fixture
+def environment(folder: Path) -> Environment:
+    return Environment(folder / "env")
+
+
+@pytest.fixture
+def uses(switchboard: Switchboard, environment: Environment) -> Uses:
+    """Load a model that imports these modules; which of them its zygote had already."""
+
+    def load(container: int, *modules: str, entry: str = "library.py:Uses", **spec: Any) -> dict[str, Any]:
+        params = {"modules": list(modules), **spec.pop("params", {})}
+        switchboard.created(container, entry, interpreter=environment.python, params=params, **spec)
+        result: dict[str, Any] = switchboard.result(container)
+        return result
+
+    return load
+
+
+def start(switchboard: Switchboard, **settings: Any) -> subprocess.Popen[bytes]:
+    return switchboard.start(preload=[], **settings)
+
+
+def zygotes(process: subprocess.Popen[bytes], environment: Environment) -> list[psutil.Process]:
+    """Those of the environment's interpreter."""
+    found = []
+    for child in descendants(process.pid):
+        try:
+            if child.name() == "hx:zygote" and environment.python in child.cmdline():
+                found.append(child)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def learned(switchboard: Switchboard, environment: Environment) -> Learned:
+    return load_preloads(switchboard.folder / "kernel" / "preloads.json").get(environment.python, Learned())
+
+
+def settle(switchboard: Switchboard, environment: Environment, *modules: str) -> None:
+    """Until a zygote has these."""
+    switchboard.until(lambda: set(modules) <= set(learned(switchboard, environment).modules))
+
+
+def test_the_second_load_finds_preloaded_what_the_first_has_imported(
+    switchboard: Switchboard, environment: Environment, uses: Uses
+) -> None:
+    environment.install("slow_library")
+    start(switchboard)
+    assert uses(A, "slow_library") == {"slow_library": False}
+    settle(switchboard, environment, "slow_library")
+    assert uses(B, "slow_library") == {"slow_library": True}
+    assert switchboard.result(A) == {"slow_library": False}  # goes on as it was
+
+
+def test_the_predecessor_lives_until_its_last_worker_has_ended(
+    switchboard: Switchboard, environment: Environment, uses: Uses
+) -> None:
+    environment.install("slow_library")
+    process = start(switchboard)
+    uses(A, "slow_library")
+    (predecessor,) = zygotes(process, environment)
+    settle(switchboard, environment, "slow_library")
+    assert predecessor in zygotes(process, environment)
+    switchboard.tell_close(A)
+    switchboard.event(A, "gone")
+    switchboard.until(lambda: predecessor not in zygotes(process, environment))
+    assert len(zygotes(process, environment)) == 1
+    assert uses(B, "slow_library") == {"slow_library": True}
+
+
+def test_a_predecessor_that_is_killed_takes_its_own_workers_alone(
+    switchboard: Switchboard, environment: Environment, uses: Uses
+) -> None:
+    environment.install("slow_library")
+    process = start(switchboard)
+    uses(A, "slow_library")
+    (predecessor,) = zygotes(process, environment)
+    settle(switchboard, environment, "slow_library")
+    uses(B, "slow_library")
+    os.kill(predecessor.pid, signal.SIGKILL)
+    assert switchboard.event(A, "gone").cause == "crashed"
+    assert switchboard.result(B) == {"slow_library": True}
+    assert uses(C, "slow_library") == {"slow_library": True}
+
+
+def test_a_successor_that_is_killed_is_started_again_by_the_next_load(
+    switchboard: Switchboard, environment: Environment, uses: Uses
+) -> None:
+    environment.install("slow_library")
+    process = start(switchboard)
+    uses(A, "slow_library")
+    (predecessor,) = zygotes(process, environment)
+    settle(switchboard, environment, "slow_library")
+    (successor,) = [zygote for zygote in zygotes(process, environment) if zygote != predecessor]
+    os.kill(successor.pid, signal.SIGKILL)
+    switchboard.until(lambda: successor not in zygotes(process, environment))
+    assert uses(B, "slow_library") == {"slow_library": True}
+    assert switchboard.result(A) == {"slow_library": False}
+
+
+def test_a_restart_is_warm_at_once(switchboard: Switchboard, environment: Environment, uses: Uses) -> None:
+    environment.install("slow_library")
+    process = start(switchboard)
+    uses(A, "slow_library")
+    settle(switchboard, environment, "slow_library")
+    process.terminate()
+    process.wait(timeout=30)
+    switchboard.registrations.clear()
+    start(switchboard)
+    assert uses(B, "slow_library") == {"slow_library": True}
+
+
+def test_what_starts_threads_or_leaves_files_open_is_left_to_the_workers(
+    switchboard: Switchboard, environment: Environment, uses: Uses
+) -> None:
+    environment.install("threaded", THREADS)
+    environment.install("opener", "FILE = open('/dev/null')\n")
+    environment.install("slow_library")
+    start(switchboard)
+    uses(A, "threaded", "opener", "slow_library")
+    settle(switchboard, environment, "slow_library")
+    assert uses(B, "threaded", "opener", "slow_library") == {
+        "threaded": False,
+        "opener": False,
+        "slow_library": True,
+    }
+    assert learned(switchboard, environment).skipped == {
+        "threaded": "it starts 1 threads",
+        "opener": "it leaves /dev/null open",
+    }
+
+
+@pytest.mark.parametrize("end", ["os._exit(3)", "os.kill(os.getpid(), 9)"])
+def test_a_module_that_ends_its_zygote_is_left_to_the_workers(
+    switchboard: Switchboard, environment: Environment, uses: Uses, end: str
+) -> None:
+    only_in_zygotes = "if open('/proc/self/comm').read().strip() == 'hx:zygote':\n    "
+    environment.install("killer", f"{only_in_zygotes}{end}\n")
+    environment.install("slow_library")
+    start(switchboard)
+    uses(A, "slow_library", "killer")
+    settle(switchboard, environment, "slow_library")
+    assert uses(B, "slow_library", "killer") == {"slow_library": True, "killer": False}
+    assert list(learned(switchboard, environment).skipped) == ["killer"]
+    assert switchboard.result(A) == {"slow_library": False, "killer": False}
+
+
+def test_a_learned_module_that_has_become_deadly_does_not_break_a_restart(
+    switchboard: Switchboard, environment: Environment, uses: Uses
+) -> None:
+    environment.install("slow_library")
+    environment.install("killer", "if open('/proc/self/comm').read().strip() == 'hx:zygote':\n    os._exit(3)\n")
+    (switchboard.folder / "kernel").mkdir()
+    known = {environment.python: Learned(["killer", "slow_library"])}
+    save_preloads(switchboard.folder / "kernel" / "preloads.json", known)
+    start(switchboard)
+    assert uses(A, "killer", "slow_library") == {"killer": False, "slow_library": True}
+
+
+def test_what_lies_beside_a_model_is_not_preloaded_and_wins_over_what_is(
+    switchboard: Switchboard, environment: Environment, uses: Uses
+) -> None:
+    environment.install("shared_name", "WHOSE = 'the library'\n")
+    models = switchboard.folder / "models"
+    models.mkdir()
+    (models / "own.py").write_text(SLOW)
+    source = Path(__file__).parent / "models" / "library.py"
+    (models / "library.py").write_text(source.read_text())
+    start(switchboard)
+    uses(A, "own", "shared_name", source_dir=str(models))
+    settle(switchboard, environment, "shared_name")
+    assert learned(switchboard, environment).modules == ["shared_name"]
+    (models / "shared_name.py").write_text(SLOW + "WHOSE = 'the model'\n")
+    assert uses(B, "own", "shared_name", source_dir=str(models)) == {"own": False, "shared_name": False}
+    assert switchboard.result(B, "whose") == {"result": ["", "the model"]}
+    uses(C, "shared_name")
+    assert switchboard.result(C, "whose") == {"result": ["the library"]}
+
+
+def test_what_a_model_imports_under_environment_variables_of_its_own_is_not_preloaded(
+    switchboard: Switchboard, environment: Environment, uses: Uses
+) -> None:
+    environment.install("telling")
+    environment.install("slow_library")
+    start(switchboard)
+    uses(A, "telling", params={"environment": {"TELLING_OFF": "1"}})
+    switchboard.until(lambda: learned(switchboard, environment).skipped)
+    uses(B, "telling", "slow_library")
+    settle(switchboard, environment, "slow_library")
+    assert uses(C, "telling", "slow_library") == {"telling": False, "slow_library": True}
+
+
+def test_nothing_is_learned_where_that_is_switched_off(
+    switchboard: Switchboard, environment: Environment, uses: Uses
+) -> None:
+    environment.install("slow_library")
+    (switchboard.folder / "kernel").mkdir()
+    path = switchboard.folder / "kernel" / "preloads.json"
+    save_preloads(path, {environment.python: Learned(["slow_library"])})
+    before = path.read_bytes()
+    start(switchboard, preload_learned=False)
+    assert uses(A, "slow_library") == {"slow_library": False}
+    assert uses(B, "slow_library") == {"slow_library": False}
+    assert path.read_bytes() == before
