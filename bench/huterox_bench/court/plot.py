@@ -12,7 +12,7 @@ from huterox_wire.errors import InvalidInput
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SIZE_INCHES: Final = (15.0, 4.8)
+SIZE_INCHES: Final = (12.0, 8.0)
 DPI: Final = 120
 FORMATS: Final = (".png", ".pdf", ".svg")
 
@@ -20,7 +20,8 @@ Panel = tuple[str, Callable[[Verdict], float | None]]
 PANELS: Final[tuple[Panel, ...]] = (
     ("misses, % of requests", lambda verdict: 100 * verdict.miss_ratio),
     ("loading, seconds", lambda verdict: verdict.load_seconds),
-    ("99th percentile of waits, seconds", lambda verdict: verdict.p99_wait_s),
+    ("mean wait of served calls, seconds", lambda verdict: verdict.mean_wait_s),
+    ("99th percentile of their waits, seconds", lambda verdict: verdict.p99_wait_s),
 )
 
 
@@ -41,11 +42,12 @@ def draw(verdicts: Sequence[Verdict], title: str, path: Path) -> None:
     colours = _colours(policies)
     figure = Figure(figsize=SIZE_INCHES, layout="constrained")
     one = len({verdict.capacity_mb for verdict in verdicts}) == 1
-    for axes, (label, value) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+    for axes, (label, value) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
         (_bars if one else _lines)(axes, verdicts, policies, value, colours)
         axes.set_title(label, fontsize=11)
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     if not one:
         handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -92,4 +94,6 @@ def _lines(
         if known:
             dashes = "--" if name in (BOUND, "opt") else "-"
             axes.plot(*zip(*known, strict=True), dashes, marker="o", markersize=4, label=name, color=colours[name])
+    axes.set_xticks(sorted({verdict.capacity_mb for verdict in verdicts}))
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("memory of a node, MB")
