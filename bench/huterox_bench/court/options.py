@@ -22,6 +22,10 @@ ABOVE_ZERO: Final = {"call_timeout_s", "heartbeat_s", "accessed_window_s", "hot_
 CAPACITIES_MAX: Final = 32
 
 _EPILOG = f"""\
+A call is a hit (its container was ready when it came), a miss (a load was begun for it), joined (it waited for a load
+that was begun for another call) or refused (it ended with an error: no room, or no time). Waits last from a call's
+arrival until its container begins to work on it; those of refused calls are not in them.
+
 policies: {", ".join(JUDGED)}; several with commas, or {ALL}.
 `opt` is a replacer that knows the future; `bound` is what no schedule can do without. The bound and --plot need
 `pip install 'huterox[court]'`.
@@ -90,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
 
     of_replay = made.add_argument_group("options of a replay")
     of_replay.add_argument("--nodes", type=_count, default=1, metavar="N", help="each with that memory (default: 1)")
+    of_replay.add_argument("--slots", type=_count, metavar="N", help="containers that a node takes (default: all)")
     of_replay.add_argument(
         "--replicas", type=_count, default=1, metavar="N", help="containers that a model may have (default: 1)"
     )
@@ -158,6 +163,7 @@ def settings_of(chosen: argparse.Namespace) -> Settings:
     return Settings(
         chosen.capacity_mb[0],
         nodes=chosen.nodes,
+        slots=chosen.slots,
         replicas_max=chosen.replicas,
         unload_s=chosen.unload,
         core=core,

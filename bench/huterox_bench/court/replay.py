@@ -51,10 +51,11 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Of a replay, beside the trace and the policy. `capacity_mb`: what each node has for containers."""
+    """Of a replay, beside the trace and the policy. `capacity_mb` and `slots`: what each node has for containers."""
 
     capacity_mb: float
     nodes: int = 1
+    slots: int | None = None  # None: enough for all
     replicas_max: int = 1
     idle_timeout_s: float = 1e9  # so that only the policy closes anything
     unload_s: float = 0.1  # from CLOSE until the memory is back
@@ -105,9 +106,8 @@ class Replay:
     # Before the first call.
 
     def _set_up(self) -> None:
-        capacity = Capacity(
-            len(self._trace.models) * self._settings.replicas_max + 1, int(self._settings.capacity_mb * MIB)
-        )
+        enough = 2 * len(self._trace.models) * self._settings.replicas_max  # while some leave, others come
+        capacity = Capacity(self._settings.slots or enough, int(self._settings.capacity_mb * MIB))
         for kernel in self._kernels.values():
             self._on(
                 happened.KernelRegistered(kernel.identity, RegisterMeta(kernel.name, "replay", 1, "host", capacity))

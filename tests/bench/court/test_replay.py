@@ -115,6 +115,12 @@ def test_nodes_have_that_memory_each() -> None:
     assert counted(judged(trace, 150)) == (0, 3, 0, 0)
 
 
+def test_slots_are_scarce_like_memory() -> None:
+    trace = trace_of((0, "a", 0), (FAR, "b", 0), (2 * FAR, "a", 0), a=A, b=B)
+    assert counted(judged(trace, 1000, slots=2)) == (1, 2, 0, 0)
+    assert counted(judged(trace, 1000, slots=1)) == (0, 3, 0, 0)
+
+
 def test_settings_of_the_core_are_those_of_the_replay() -> None:
     """A model is in use when the other is called: its minimum residency keeps it, and without one it leaves."""
     trace = trace_of((0, "a", 0), (2.5, "b", 0), a=A, b=B)
