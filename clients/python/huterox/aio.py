@@ -87,6 +87,8 @@ class AsyncClient:
         await self.close()
 
     async def _connect(self) -> "AsyncClient":
+        if self._opened is not None:
+            return self
         check_listening(self.endpoint)
         loop = asyncio.get_running_loop()
         self._opened = AsyncConnection(self.endpoint, self._limits, loop)

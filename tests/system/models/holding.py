@@ -1,0 +1,23 @@
+"""Small models that really hold memory and really work: for tests of residency."""
+
+import time
+
+import numpy as np
+
+COLUMNS = 1024
+ROWS_PER_MIB = 2**20 // (COLUMNS * 4)
+
+
+class Matrix:
+    """`mb` MiB of weights, written at the load; a call reads all of them."""
+
+    def __init__(self, mb: int, seed: int = 0) -> None:
+        one_mib = np.random.default_rng(seed).standard_normal((ROWS_PER_MIB, COLUMNS), dtype=np.float32)
+        self._weights = np.tile(one_mib, (mb, 1))
+
+    def predict(self, x: np.ndarray) -> dict[str, float]:
+        return {"sum": float((self._weights @ x).sum())}
+
+    def hold(self, seconds: float) -> None:
+        """A call that takes its time."""
+        time.sleep(seconds)
