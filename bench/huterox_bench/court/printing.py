@@ -22,7 +22,7 @@ COLUMNS = (
 )
 ABOUT_BOUND = """\
 x bound: seconds of loading, as a multiple of what no schedule can do without that serves the same calls in the same
-order. The row `bound` is for all calls, each served as it comes; calls that wait and are served together may need less.
+order. The row `bound` is the least of these, and of that for all calls, each served as it comes.
 """
 
 

@@ -61,11 +61,14 @@ def test_all_are_a_json_list_in_order_with_the_bound_at_the_end(
     assert all(row.keys() == rows[0].keys() for row in rows)
     assert all(row["ratio_to_bound"] >= 1 and row["bound_loads"] <= row["loads"] for row in rows)
     small, large = ({row["policy"]: row for row in rows if row["capacity_mb"] == mb} for mb in (3000, 6000))
+    for among in (small, large):
+        assert all(among["bound"]["load_seconds"] <= row["load_seconds"] for row in among.values())
+        assert all(among["bound"]["loads"] <= row["loads"] for row in among.values())
     assert large["bound"]["load_seconds"] < small["bound"]["load_seconds"]
 
 
 def test_people_get_a_table_for_each_capacity(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = printed(capsys, "--trace", trace, "--policy", "sieve,bound", "--capacity-mb", "3000,6000", "--nodes", 2)
+    out = printed(capsys, "--trace", trace, "--policy", "bound,sieve", "--capacity-mb", "3000,6000", "--nodes", 2)
     lines = out.splitlines()
     assert lines[0] == "2 nodes of 3000 MB"
     assert lines[1].split()[:3] == ["policy", "requests", "hits"]
