@@ -141,8 +141,24 @@ class Harness:
         return self.on(happened.Ticked(), now_s)
 
     def beat(self, kernel: bytes, now_s: float, *reports: ContainerReport, **more: Any) -> list[asked.Effect]:
-        meta = HeartbeatMeta(kernel.split(b":")[0].decode(), "b1", containers=list(reports), **more)
+        """A heartbeat with `reports`; without any it tells of all containers that the kernel must have."""
+        told = list(reports) or self._reports_of(kernel)
+        meta = HeartbeatMeta(kernel.split(b":")[0].decode(), "b1", containers=told, **more)
         return self.on(happened.KernelBeat(kernel, meta), now_s)
+
+    def _reports_of(self, kernel: bytes) -> list[ContainerReport]:
+        states: dict[str, Any] = {
+            "creating": "creating",
+            "ready": "ready",
+            "draining": "draining",
+            "closing": "draining",
+        }
+        node = self.board.registry.nodes.get(kernel)
+        return [
+            ContainerReport(container.id, container.spec.name, container.spec.version, states[container.state])
+            for container in (node.containers.values() if node is not None else ())
+            if container.state in states
+        ]
 
     def drained(self, kernel: bytes, container: int, now_s: float = 0.0) -> list[asked.Effect]:
         return self.on(happened.ContainerReported(kernel, ContainerEvent(container, "drained")), now_s)

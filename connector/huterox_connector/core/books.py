@@ -71,6 +71,23 @@ class Books:
             self._index.update(node)
 
 
+def not_held(node: Node, told_s: float) -> Amounts:
+    """What is counted as present and was not held at `told_s`, when its kernel told of all that it has.
+
+    What is loading has not taken all yet; what the kernel does not tell of has gone, or has not come.
+    """
+    total = Amounts()
+    for container in node.containers.values():
+        charge = container.charge
+        if container.seen_s < told_s and container.state in _PRESENT:
+            total.add(Charge(0, charge.host_bytes, charge.device, charge.device_bytes))
+        elif container.is_filling:
+            host_bytes = max(0, charge.host_bytes - container.measured_host_bytes)
+            device_bytes = max(0, charge.device_bytes - container.measured_device_bytes)
+            total.add(Charge(0, host_bytes, charge.device, device_bytes))
+    return total
+
+
 def sums_of(node: Node) -> tuple[Amounts, Amounts]:
     """What is present and what stays, counted anew: for tests, which compare."""
     present, staying = Amounts(), Amounts()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from huterox_connector.core.accesses import Accesses
-from huterox_connector.core.books import Books
+from huterox_connector.core.books import Books, not_held
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.effects import Command, Effect
 from huterox_connector.core.events import ContainerReported, KernelBeat, KernelRegistered
@@ -16,6 +16,7 @@ from huterox_connector.core.leaving import Leaving
 from huterox_connector.core.lifecycle import State, Step
 from huterox_connector.core.loading import Loading
 from huterox_connector.core.nodeindex import NodeIndex
+from huterox_connector.core.placement import charges_on
 from huterox_connector.core.questions import Questions
 from huterox_connector.core.reclaim import Reclaim
 from huterox_connector.core.records import Container, Group, Model, Node
@@ -101,9 +102,10 @@ class Nodes:
             known = None
         node = known or self._add(event, now_s)
         self._registry.heard(node, now_s)
-        node.capacity = _amounts(meta)
         node.devices = {device.id: device.name for device in meta.capacity.devices}
-        self._books.limit(node, _amounts(meta))
+        if node.capacity != (capacity := _amounts(meta)):  # else what others have taken is known from its heartbeats
+            node.capacity = capacity
+            self._books.limit(node, _amounts(meta))
         node.host_id = meta.host_id
         effects.append(Command(node.identity, Kind.REGISTER, RegisteredMeta(self._epoch, self._config.heartbeat_s)))
         effects.append(
@@ -182,9 +184,10 @@ class Nodes:
         return adopted + self._loading.resident(container, now_s)
 
     def _group_of(self, report: ContainerReport, model: Model, now_s: float) -> Group | None:
-        """Whose calls it takes. None: it is dedicated to a service that is no more, or is not a dedicated one."""
+        """Whose calls it takes. None: nobody's. No service shares it, or that which it is dedicated to is no more."""
         if not report.service:
-            return self._registry.group_of(model, 0, now_s)
+            shared = self._registry.groups.get((model.name, 0))
+            return shared if shared is not None and shared.services else None
         service = self._registry.services.get(report.service)
         return service.group if service is not None and service.group.key == (model.name, report.service) else None
 
@@ -209,13 +212,7 @@ class Nodes:
 
     def _container_of(self, node: Node, report: ContainerReport, model: Model, group: Group, now_s: float) -> Container:
         """Its counters begin at what the kernel reports, calls in lanes among them; services get their share once."""
-        declared = model.spec.resources
-        charge = Charge(
-            1,
-            report.host_bytes or declared.host_mb * MIB,
-            report.device,
-            (report.device_bytes or declared.gpu_mb * MIB) if report.device else 0,
-        )
+        charge = _charge_of(report, model, node)
         container = Container(
             id=report.container,
             model=model,
@@ -226,6 +223,7 @@ class Nodes:
             reserved=charge,
             created_at=report.started_s,
             created_s=now_s,
+            seen_s=now_s,
             reason="adopted when its kernel registered",
             pid=report.pid,
             pid_started=report.pid_started,
@@ -246,14 +244,20 @@ class Nodes:
         """Note what the kernel sees; a kernel that is not known is asked to register."""
         node = self._registry.nodes.get(event.identity)
         if node is None:
-            again = RegisteredMeta(self._epoch, self._config.heartbeat_s, again=True)
-            return [Command(event.identity, Kind.REGISTER, again)]
+            return [Command(event.identity, Kind.REGISTER, self._ask_to_register())]
         self._registry.heard(node, now_s)
         effects: list[Effect] = [Command(event.identity, Kind.HEARTBEAT, None)]
+        strays = False
         for report in _least_recently_used_first(event.meta.containers):
             if (container := node.containers.get(report.container)) is not None:
                 effects += self._see(container, report, now_s)
-        self._count_foreign_use(node, event.meta)
+            else:
+                strays = strays or report.state != "gone"
+        if strays:  # it was given up here, and lives: registering settles whose it is
+            effects.append(Command(node.identity, Kind.REGISTER, self._ask_to_register()))
+        self._count_foreign_use(node, event.meta, now_s)
+        effects += self._end_missing(node, now_s)
+        effects += self._loading.start_planned(node, now_s)  # others may have given memory back
         effects += self._leaving.remind(node, now_s)
         for group in {container.group.key: container.group for container in node.containers.values()}.values():
             effects += self._replicas.look(group, now_s)
@@ -261,31 +265,47 @@ class Nodes:
             effects += self._replicas.move_from(node, now_s)
         return effects + self._reclaim.relieve(node, now_s)
 
+    def _ask_to_register(self) -> RegisteredMeta:
+        return RegisteredMeta(self._epoch, self._config.heartbeat_s, again=True)
+
+    def _end_missing(self, node: Node, now_s: float) -> list[Effect]:
+        """A kernel tells of all that it has. What it has not told of for long never came, or has gone, unheard of."""
+        effects: list[Effect] = []
+        for container in list(node.containers.values()):
+            silent = now_s - container.seen_s >= self._config.order_again_s
+            if silent and container.state is not State.PLANNED and container.id in node.containers:
+                effects += self._residency.ended(container, "node_lost", "its kernel does not have it", "", now_s)
+        return effects
+
     def _see(self, container: Container, report: ContainerReport, now_s: float) -> list[Effect]:
         """Note what a kernel tells of a container that is known."""
+        container.seen_s = now_s
         container.pid, container.pid_started = report.pid, report.pid_started
         container.lanes, container.lane_calls = report.lanes, report.lane_calls
         container.lane_services = _lane_services(report)
         self._count_lanes(container, report, now_s)
+        if container.state is State.CREATING and report.state == "ready":
+            return self._on_ready(container, _ready_of(report), now_s)  # the event was lost
+        if container.is_filling:
+            container.measured_host_bytes, container.measured_device_bytes = report.host_bytes, report.device_bytes
         if container.state is State.READY:
             self._accesses.hold(container, now_s)
         return self._loading.measure(container, report.host_bytes, report.device_bytes)
 
-    def _count_foreign_use(self, node: Node, meta: HeartbeatMeta) -> None:
+    def _count_foreign_use(self, node: Node, meta: HeartbeatMeta, now_s: float) -> None:
         """What others have taken of the node is not the containers' to have.
 
-        They may hold what they hold now and what is free beside. What is loading is taken to have its memory already:
-        how much of it is not free any more, nobody knows.
+        They may hold what they hold now and what is free beside; what is loading will take some of that yet.
         """
         node.host_bytes_free = meta.host_bytes_free
         node.device_bytes_free = {device.id: device.nbytes for device in meta.devices}
         limit = Amounts(node.capacity.slots, node.capacity.host_bytes, dict(node.capacity.devices))
+        held = node.present.less(not_held(node, now_s))
         if meta.host_bytes_free:
-            limit.host_bytes = min(limit.host_bytes, meta.host_bytes_free + node.present.host_bytes)
+            limit.host_bytes = min(limit.host_bytes, meta.host_bytes_free + held.host_bytes)
         for device, free in node.device_bytes_free.items():
             if device in limit.devices:
-                held = node.present.devices.get(device, 0)
-                limit.devices[device] = min(limit.devices[device], free + held)
+                limit.devices[device] = min(limit.devices[device], free + held.devices.get(device, 0))
         self._books.limit(node, limit)
 
     def _count_lanes(self, container: Container, report: ContainerReport | ContainerEvent, now_s: float) -> None:
@@ -305,6 +325,7 @@ class Nodes:
         container = node.containers.get(report.container) if node else None
         if container is None:
             return self._on_late_report(report, now_s)
+        container.seen_s = now_s
         match report.what:
             case "loading":
                 container.pid, container.pid_started = report.pid, report.pid_started
@@ -391,6 +412,31 @@ class Nodes:
 def _amounts(meta: RegisterMeta) -> Amounts:
     capacity = meta.capacity
     return Amounts(capacity.slots, capacity.host_bytes, {device.id: device.nbytes for device in capacity.devices})
+
+
+def _charge_of(report: ContainerReport, model: Model, node: Node) -> Charge:
+    """What a container that was found takes: as measured. One that is loading will take more than it does now."""
+    declared = model.spec.resources
+    expected = Charge(1, declared.host_mb * MIB, report.device, declared.gpu_mb * MIB if report.device else 0)
+    expected = next((charge for charge in charges_on(model, node) if charge.device == report.device), expected)
+    host_bytes, device_bytes = expected.host_bytes, expected.device_bytes
+    if report.state == "creating":
+        host_bytes, device_bytes = max(host_bytes, report.host_bytes), max(device_bytes, report.device_bytes)
+    else:
+        host_bytes, device_bytes = report.host_bytes or host_bytes, report.device_bytes or device_bytes
+    return Charge(1, host_bytes, report.device, device_bytes if report.device else 0)
+
+
+def _ready_of(report: ContainerReport) -> ContainerEvent:
+    """The event that a report of a ready container stands for."""
+    return ContainerEvent(
+        container=report.container,
+        what="ready",
+        pid=report.pid,
+        pid_started=report.pid_started,
+        host_bytes=report.host_bytes,
+        device_bytes=report.device_bytes,
+    )
 
 
 def _lane_services(report: ContainerReport) -> tuple[ServiceId, ...]:

@@ -4,10 +4,12 @@ import heapq
 from math import inf
 from typing import Final
 
+from huterox_connector.core.books import not_held
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.effects import Effect
 from huterox_connector.core.guards import Wish
 from huterox_connector.core.hotness import Hotness
+from huterox_connector.core.ids import ContainerId
 from huterox_connector.core.leaving import Leaving
 from huterox_connector.core.lifecycle import State
 from huterox_connector.core.records import Container, Group, Model, Node
@@ -17,6 +19,9 @@ from huterox_connector.core.victims import find_victims
 from huterox_wire.nodes import ModelSpec
 
 LOOK_AGAIN_S: Final = 1.0
+
+GONE_MAX: Final = 64
+"""Watches beyond two for each container, before those of containers that have gone are taken out."""
 
 _NOBODY: Final = Group(("", 0), Model(ModelSpec(name="-", entry="-"), 0.0), Hotness(0.0))
 """Who asks where no model does: the node itself."""
@@ -29,23 +34,39 @@ class Reclaim:
         self._registry = registry
         self._leaving = leaving
         self._config = config
-        self._due: list[tuple[float, int]] = []  # when to look at which container; one entry each
+        self._due: list[tuple[float, ContainerId]] = []  # when to look at which container; one entry each
+        self._watched: set[ContainerId] = set()
 
     def watch(self, container: Container) -> None:
-        """A container became ready."""
-        heapq.heappush(self._due, (container.used_s + container.spec.idle_timeout_s, container.id))
+        """A container became ready, or has come back with its kernel: then it is watched already."""
+        if container.id in self._watched:
+            return
+        self._push(container.used_s + container.spec.idle_timeout_s, container.id)
+        if len(self._due) > GONE_MAX + 2 * len(self._registry.containers):
+            self._forget_gone()
+
+    def _push(self, due_s: float, container_id: ContainerId) -> None:
+        self._watched.add(container_id)
+        heapq.heappush(self._due, (due_s, container_id))
+
+    def _forget_gone(self) -> None:
+        """Those whose idle time is long would stay for as long after their end."""
+        self._due = [entry for entry in self._due if entry[1] in self._registry.containers]
+        heapq.heapify(self._due)
+        self._watched = {container_id for _, container_id in self._due}
 
     def look(self, now_s: float) -> list[Effect]:
         """Close what has been idle past its time."""
         effects: list[Effect] = []
         while self._due and self._due[0][0] <= now_s:
             _, container_id = heapq.heappop(self._due)
+            self._watched.discard(container_id)
             container = self._registry.containers.get(container_id)
             if container is None or container.state is not State.READY:
                 continue
             due_s = container.used_s + container.spec.idle_timeout_s
             if due_s > now_s or container.calls_now or container.group.pinned:
-                heapq.heappush(self._due, (max(due_s, now_s + LOOK_AGAIN_S), container_id))
+                self._push(max(due_s, now_s + LOOK_AGAIN_S), container_id)
                 continue
             idle_s = now_s - container.used_s
             effects += self._leaving.evict(container, f"idle for {idle_s:.0f} s", now_s, kind="reclaim")
@@ -63,9 +84,10 @@ class Reclaim:
     def relieve(self, node: Node, now_s: float) -> list[Effect]:
         """Containers have grown, or others have taken memory: make some leave until what stays fits again."""
         room, capacity, tolerance = node.room, node.capacity, self._config.overdrawn_tolerance
-        short = [Charge(0, 0)] if room.host_bytes < -tolerance * capacity.host_bytes else []
+        coming = not_held(node, now_s)  # it may have come since: only what is short all the same makes others leave
+        short = [Charge(0, 0)] if room.host_bytes + coming.host_bytes < -tolerance * capacity.host_bytes else []
         for device, nbytes in room.devices.items():
-            if nbytes < -tolerance * capacity.devices.get(device, 0):
+            if nbytes + coming.devices.get(device, 0) < -tolerance * capacity.devices.get(device, 0):
                 short.append(Charge(0, 0, device, 0))
         effects: list[Effect] = []
         for charge in short:

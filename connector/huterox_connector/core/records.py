@@ -220,6 +220,11 @@ class Container:
         """When it was last called, or became ready."""
         return max(self.last_hit_s, self.ready_s)
 
+    @property
+    def is_filling(self) -> bool:
+        """Whether it may hold less than it is charged for: it is loading, or was told to close while it was."""
+        return self.state in (State.CREATING, State.CLOSING) and not self.ready_s
+
     def step(self, step: Step, now_s: float) -> None:
         """Move along the life cycle's table. For `Books` alone, which keeps the sums."""
         self.state = after(self.state, step, f"container {self.title} ({', '.join(self.history)})")

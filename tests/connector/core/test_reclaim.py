@@ -84,3 +84,14 @@ def test_call_that_races_an_idle_close_is_loaded_anew_and_not_lost() -> None:
     assert create.container != old
     harness.gone(node, old, 10.2)
     assert [forward.frames for forward in forwarded(harness.ready(node, create.container, 11.0))] == [[b"frame2"]]
+
+
+def test_watches_of_containers_that_have_gone_do_not_pile_up() -> None:
+    harness = Harness(node_timeout_s=1e9)
+    node = harness.node(slots=1)
+    harness.deploy("m", idle_timeout_s=1e6)
+    harness.service("m", "m")
+    for round_ in range(300):
+        container = harness.load(node, "m", round_ + 1)
+        harness.gone(node, container, cause="crashed")
+    assert len(harness.board._reclaim._due) < 100
