@@ -5,14 +5,17 @@ sides are known: what happened, and what was told. `Told` is the arithmetic of w
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from tests.simulation.callers import LATE_S, UNKNOWN_HANDLE
 from tests.simulation.records import SimContainer, SimKernel, SimLane, SimLease, Totals
 
 from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
 from huterox_connector.core.lifecycle import State, Step
+from huterox_connector.core.measured import StoredUsage
+from huterox_connector.core.records import Service
 from huterox_wire.leases import LeaseMeta, LeaseOrderMeta
 from huterox_wire.nodes import ContainerEvent, ContainerReport, LaneUsage
 
@@ -31,6 +34,17 @@ class Told:
         self.hits: Counter[int] = Counter()  # container -> hits
         self.drained: set[int] = set()
 
+    def restored(self, usage: Iterable[StoredUsage]) -> None:
+        """A new switchboard goes on from what is on disk."""
+        for stored in usage:
+            lanes = {(container, stored.service): totals[0] for container, totals in stored.lanes.items()}
+            self.lane_calls |= lanes
+            self.routed[stored.service] = stored.usage.calls - sum(lanes.values())
+
+    def forwarded(self, handle: int, container: int) -> None:
+        self.routed[handle] += 1
+        self.hits[container] += 1
+
     def usage(self, container: int, usage: Iterable[LaneUsage]) -> None:
         for totals in usage:
             key = container, totals.service
@@ -42,9 +56,6 @@ class Told:
         self.usage(report.container, report.lane_usage)
         self.hits[report.container] = report.requests
 
-    def service_hits(self, handle: int) -> int:
-        return self.routed[handle] + sum(calls for (_, service), calls in self.lane_calls.items() if service == handle)
-
 
 class Lanes:
     """Leases and lanes of one world."""
@@ -53,11 +64,14 @@ class Lanes:
         self._world = world
         self.told = Told()
         self.leases: dict[tuple[bytes, int], SimLease] = {}
+        self._ends: dict[tuple[bytes, int], str] = {}
         self.all: list[SimLane] = []
+        self.made: Counter[int] = Counter()  # handle -> calls in lanes there ever were
 
-    def forget_switchboard(self) -> None:
-        """It was killed: lanes go on, questions have no answer."""
+    def switchboard_started(self) -> None:
+        """Lanes go on; questions to the old one have no answer."""
         self.told = Told()
+        self.told.restored(self._world.disk.read()[1].usage)
         self.leases.clear()
 
     # Leasing.
@@ -70,8 +84,8 @@ class Lanes:
             service = world.random.choice(resident)
             handle, host_id = service.id, service.group.ready[0].node.host_id
         else:
-            handle = world.random.choice(world.handles or [999])
-            hosts = sorted({kernel.host_id for kernel in world.kernels.values() if kernel.alive})
+            handle = world.random.choice(world.operator.handles or [UNKNOWN_HANDLE])
+            hosts = sorted({kernel.host_id for kernel in world.kernels.living()})
             host_id = world.random.choice([*hosts, "elsewhere"])
         budget_s = world.random.choice([0.03, 0.5, 1.0])
         self.leases[caller, request_id] = SimLease(handle, host_id, world.now_s + budget_s)
@@ -90,7 +104,7 @@ class Lanes:
         assert container in service.group.ready
         assert container.node.host_id == lease.host_id
         assert (order.service, order.epoch) == (lease.handle, world.epoch)
-        kernel = world.kernels.get(ask.kernel)
+        kernel = world.kernels.all.get(ask.kernel)
         if kernel is None or not kernel.alive:
             world.after(0.0, lambda: world.on(happened.KernelUnreachable(ask.kernel)))
         elif kernel.reachable:
@@ -111,8 +125,7 @@ class Lanes:
             return
         lease = self.leases[caller, ask.request_id]
         assert world.now_s < lease.deadline_s, "a lease was answered after its deadline"
-        lease.ends.append("granted" if granted else "refused by kernel")
-        assert len(lease.ends) == 1
+        self._end((caller, ask.request_id), "granted" if granted else "refused by kernel")
         if granted and container is not None and world.random.random() < 0.9:
             world.after(world.random.expovariate(1 / 0.1), lambda: self._handed_over(kernel, container, lease.handle))
 
@@ -126,12 +139,18 @@ class Lanes:
         container.lanes.append(lane)
         self.all.append(lane)
 
-    def refused(self, key: tuple[bytes, int], code: str) -> None:
+    def refused(self, key: tuple[bytes, int], code: str) -> bool:
         """ERROR to a LEASE."""
-        if (lease := self.leases.get(key)) is not None:
-            lease.ends.append(code)
-            assert len(lease.ends) == 1, f"lease {key} was answered twice: {lease.ends}"
-            self._world.seen[f"lease.{code}"] += 1
+        assert key not in self._ends, f"lease {key} was answered twice: {self._ends[key]} and {code}"
+        if key not in self.leases:
+            return False
+        self._end(key, code)
+        self._world.seen[f"lease.{code}"] += 1
+        return True
+
+    def _end(self, key: tuple[bytes, int], how: str) -> None:
+        del self.leases[key]
+        self._ends[key] = how
 
     # Calls.
 
@@ -147,6 +166,7 @@ class Lanes:
             world.seen["lane.call"] += 1
             lane.in_flight += 1
             totals.calls += 1
+            self.made[lane.handle] += 1
             totals.last_s = world.now_s
             world.after(world.random.expovariate(1 / 0.05), lambda: self._served(lane, totals))
 
@@ -157,7 +177,7 @@ class Lanes:
         totals.errors += self._world.random.random() < 0.1
         totals.busy_us += self._world.random.randint(1, 50_000)
         if lane.container.state == "draining" and not lane.in_flight:
-            self._end(lane)
+            self._close(lane)
 
     # Ends.
 
@@ -168,27 +188,26 @@ class Lanes:
             return
         lane = world.random.choice(self.all)
         if world.random.random() < 0.3:
-            world.report_event(lane.kernel, ContainerEvent(lane.container.id, "lane_broken", reason="t/s: nonsense"))
-        self._end(lane)
+            world.kernels.report(lane.kernel, ContainerEvent(lane.container.id, "lane_broken", reason="t/s: nonsense"))
+        self._close(lane)
 
     def drain(self, kernel: SimKernel, container_id: int, service: int) -> None:
         """DRAIN has reached the kernel."""
         container = kernel.containers.get(container_id)
         if service and container is not None:
             for lane in [lane for lane in container.lanes if lane.handle == service]:
-                self._end(lane)
+                self._close(lane)
             return
         if container is None:
-            world = self._world
-            world.report_event(kernel, ContainerEvent(container_id, "gone", cause="closed", reason="it is not here"))
+            self._world.kernels.not_here(kernel, container_id)
             return
         container.state = "draining"
         for lane in list(container.lanes):
             if not lane.in_flight:
-                self._end(lane)
+                self._close(lane)
         self._tell_if_drained(kernel, container)
 
-    def _end(self, lane: SimLane) -> None:
+    def _close(self, lane: SimLane) -> None:
         """The worker lets go of it."""
         lane.ended = True
         lane.in_flight = 0
@@ -207,7 +226,7 @@ class Lanes:
     def _drained(self, kernel: SimKernel, event: ContainerEvent) -> None:
         if kernel.alive and kernel.reachable:
             self.told.drained.add(event.container)
-        self._world.report_event(kernel, event)
+        self._world.kernels.report(kernel, event)
 
     def container_ended(self, container: SimContainer) -> None:
         """Its lanes end with it, whatever was in them."""
@@ -231,18 +250,24 @@ class Lanes:
             assert known is None or not known.lanes, f"{record.title} is closed with {len(known.lanes)} lanes"
 
     def check(self) -> None:
-        world = self._world
+        """Lanes live as long as their containers, what was told is counted once, and leases end in time."""
+        registry, now_s = self._world.board.registry, self._world.now_s
         for lane in self.all:
             assert lane.kernel.alive
             assert lane.container is lane.kernel.containers.get(lane.container.id), "a lane outlives its container"
-        for service in world.board.registry.services.values():
-            expected = self.told.service_hits(service.id)
-            assert service.hits == expected, f"{service.title}: {service.hits} hits, {expected} were told"
-        for container in world.board.registry.containers.values():
+        self._check_hits(list(registry.services.values()))
+        for container in registry.containers.values():
             expected = self.told.hits[container.id]
             assert container.hits == expected, f"{container.title}: {container.hits} hits, {expected} were told"
-        overdue = [lease for lease in self.leases.values() if not lease.ends and lease.deadline_s + 0.1 < world.now_s]
+        overdue = [lease for lease in self.leases.values() if lease.deadline_s + LATE_S < now_s]
         assert not overdue, f"{len(overdue)} leases were never answered, e.g. {overdue[0]}"
-        self.leases = {
-            key: lease for key, lease in self.leases.items() if not lease.ends or lease.deadline_s + 0.1 > world.now_s
-        }
+
+    def _check_hits(self, services: Sequence[Service]) -> None:
+        by_lanes: Counter[int] = Counter()
+        for (_, handle), calls in self.told.lane_calls.items():
+            by_lanes[handle] += calls
+        for service in services:
+            expected = self.told.routed[service.id] + by_lanes[service.id]
+            assert service.hits == expected, f"{service.title}: {service.hits} hits, {expected} were told"
+            made = self.made[service.id] + self._world.callers.made[service.id]
+            assert service.hits <= made, f"{service.title}: {service.hits} hits, {made} calls were made"

@@ -1,4 +1,4 @@
-"""What the simulated platform is made of: plain records, changed by `world` and `lanes`."""
+"""What the simulated platform is made of: plain records, changed by those who play its parts. Sizes are in MiB."""
 
 from dataclasses import dataclass, field
 
@@ -13,45 +13,90 @@ class Totals:
     last_s: float = 0.0
 
 
-@dataclass
+@dataclass(slots=True)
+class Size:
+    """Memory of one container, and of what device."""
+
+    host_mb: int
+    device_mb: int = 0
+
+
+@dataclass(eq=False)
 class SimContainer:
+    """A worker. `charged` is what the switchboard has been told, or has reserved: what it must count."""
+
     id: int
     model: str
     version: str
-    host_mb: int
+    service: int
+    device: str
+    size: Size
+    charged: Size
+    started_s: float
+    load_s: float
     state: str = "creating"
+    pid: int = 0
     calls: set[tuple[bytes, int]] = field(default_factory=set)
     routed: int = 0  # calls taken, in all
     lanes: list["SimLane"] = field(default_factory=list)
     totals: dict[int, Totals] = field(default_factory=dict)  # of calls in lanes, by the service's handle
 
+    def held(self, now_s: float) -> Size:
+        """What it holds now: a load takes its memory bit by bit."""
+        if self.state != "creating":
+            return self.size
+        share = min(1.0, (now_s - self.started_s) / self.load_s)
+        return Size(int(self.size.host_mb * share), int(self.size.device_mb * share))
 
-@dataclass
+
+@dataclass(eq=False)
 class SimKernel:
-    """A kernel that does what it is told, in its own time."""
+    """A kernel that does what it is told, in its own time.
+
+    It offers `slots`, `host_mb` and `devices` to containers; its machine has `spare_mb` more, and others use some of it
+    all. `credit` is what may still be reserved by what the switchboard was told: None, it has not been told.
+    """
 
     name: str
     boot: str
     slots: int
     host_mb: int
+    devices: dict[str, int]
+    spare_mb: int
+    host_id: str
     alive: bool = True
     reachable: bool = True
     registered: bool = False
-    host_id: str = ""
+    sick: bool = False
+    foreign_mb: int = 0
+    foreign_device_mb: dict[str, int] = field(default_factory=dict)
+    credit: dict[str, int] | None = None  # by device, "" is host memory
+    lost: dict[int, tuple[str, Size]] = field(default_factory=dict)  # CREATE that did not arrive since it last told
     containers: dict[int, SimContainer] = field(default_factory=dict)
 
     @property
     def identity(self) -> bytes:
         return f"{self.name}:{self.boot}".encode()
 
+    def free(self, now_s: float) -> dict[str, int]:
+        """What is free of its machine, by device; "" is host memory. Less than nothing: it has begun to swap."""
+        held = [(container.device, container.held(now_s)) for container in self.containers.values()]
+        host_mb = self.host_mb + self.spare_mb - self.foreign_mb - sum(size.host_mb for _, size in held)
+        free = {"": host_mb}
+        for device, mb in self.devices.items():
+            used_mb = sum(size.device_mb for used, size in held if used == device)
+            free[device] = mb - self.foreign_device_mb.get(device, 0) - used_mb
+        return free
+
 
 @dataclass
 class SimCall:
+    """A call that a caller waits for."""
+
     caller: bytes
     request_id: int
     handle: int
     deadline_s: float
-    ends: list[str] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -77,4 +122,3 @@ class SimLease:
     handle: int
     host_id: str
     deadline_s: float
-    ends: list[str] = field(default_factory=list)

@@ -1,0 +1,48 @@
+"""What must hold when a platform has come to rest: nothing is under way, and nothing was left behind."""
+
+from typing import TYPE_CHECKING
+
+from huterox_connector.core.lifecycle import State
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+def check_at_rest(world: "World") -> None:
+    everything_has_ended(world)
+    both_sides_agree(world)
+    nothing_is_left_behind(world)
+
+
+def everything_has_ended(world: "World") -> None:
+    board = world.board
+    assert not world.callers.open, f"{len(world.callers.open)} calls have no end"
+    assert not world.lanes.leases, f"{len(world.lanes.leases)} leases have no end"
+    assert (len(board.calls), len(board._faults), len(board._questions)) == (0, 0, 0)
+    assert (board.calls._nbytes, board._faults._nbytes, len(board.calls._of_caller)) == (0, 0, 0)
+    assert not len(board._residency._claims), "a node is claimed, and nobody waits"
+    assert board._admin._pending is None and not board._admin._queue, "a change has no end"
+    for container in board.registry.containers.values():
+        assert container.state is State.READY, f"{container.title} is still {container.state}: {container.history}"
+        assert (container.in_flight, container.borrowed) == (0, 0)
+
+
+def both_sides_agree(world: "World") -> None:
+    """The switchboard knows what runs, and nothing else."""
+    registry = world.board.registry
+    living = {kernel.identity: kernel for kernel in world.kernels.living()}
+    assert set(registry.nodes) == set(living), "not all kernels are registered"
+    for identity, kernel in living.items():
+        known, there = set(registry.nodes[identity].containers), set(kernel.containers)
+        assert known == there, f"{kernel.name} runs {there}, and is known to run {known}"
+
+
+def nothing_is_left_behind(world: "World") -> None:
+    registry = world.board.registry
+    for group in registry.groups.values():
+        assert group.services, f"{group.key} has no service, and {len(group.ready)} containers"
+        assert not group.waiting
+    for model in registry.models.values():
+        assert set(model.containers) == {c.id for c in registry.containers.values() if c.model is model}
+    for service in registry.services.values():
+        assert service.in_flight == 0
