@@ -157,7 +157,7 @@ class Nodes:
                 effects += self._see(known, report, now_s)
             elif report.state != "gone":
                 effects += self._adopt(node, report, now_s)
-        return effects
+        return effects + self._note_ready(node, meta.containers, now_s)
 
     def _adopt(self, node: Node, report: ContainerReport, now_s: float) -> list[Effect]:
         """A container that runs but is not known here: another switchboard, or this one before a restart, made it."""
@@ -256,7 +256,9 @@ class Nodes:
         if strays:  # it was given up here, and lives: registering settles whose it is
             effects.append(Command(node.identity, Kind.REGISTER, self._ask_to_register()))
         self._count_foreign_use(node, event.meta, now_s)
+        effects += self._note_ready(node, event.meta.containers, now_s)
         effects += self._end_missing(node, now_s)
+        effects += self._give_up_plans(node, now_s)
         effects += self._loading.start_planned(node, now_s)  # others may have given memory back
         effects += self._leaving.remind(node, now_s)
         for group in {container.group.key: container.group for container in node.containers.values()}.values():
@@ -267,6 +269,20 @@ class Nodes:
 
     def _ask_to_register(self) -> RegisteredMeta:
         return RegisteredMeta(self._epoch, self._config.heartbeat_s, again=True)
+
+    def _note_ready(self, node: Node, reports: Iterable[ContainerReport], now_s: float) -> list[Effect]:
+        """Who is ready, and that was lost when it was told. After the room was counted: it lets others load."""
+        effects: list[Effect] = []
+        for report in reports:
+            container = node.containers.get(report.container)
+            if container is not None and container.state is State.CREATING and report.state == "ready":
+                effects += self._on_ready(container, _ready_of(report), now_s)
+        return effects
+
+    def _give_up_plans(self, node: Node, now_s: float) -> list[Effect]:
+        """What stays has outgrown the node: what is not loaded yet is looked for elsewhere, the newest plan first."""
+        effects = self._reclaim.give_up_plans(node, now_s)
+        return effects + self._residency.retry_anew(now_s) if effects else effects
 
     def _end_missing(self, node: Node, now_s: float) -> list[Effect]:
         """A kernel tells of all that it has. What it has not told of for long never came, or has gone, unheard of."""
@@ -284,8 +300,6 @@ class Nodes:
         container.lanes, container.lane_calls = report.lanes, report.lane_calls
         container.lane_services = _lane_services(report)
         self._count_lanes(container, report, now_s)
-        if container.state is State.CREATING and report.state == "ready":
-            return self._on_ready(container, _ready_of(report), now_s)  # the event was lost
         if container.is_filling:
             container.measured_host_bytes, container.measured_device_bytes = report.host_bytes, report.device_bytes
         if container.state is State.READY:

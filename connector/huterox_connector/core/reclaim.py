@@ -14,7 +14,7 @@ from huterox_connector.core.leaving import Leaving
 from huterox_connector.core.lifecycle import State
 from huterox_connector.core.records import Container, Group, Model, Node
 from huterox_connector.core.registry import Registry
-from huterox_connector.core.vectors import MIB, Charge
+from huterox_connector.core.vectors import MIB, Amounts, Charge
 from huterox_connector.core.victims import find_victims
 from huterox_wire.nodes import ModelSpec
 
@@ -79,6 +79,21 @@ class Reclaim:
         effects: list[Effect] = []
         for container in [*group.ready, *group.coming.values()]:
             effects += self._leaving.evict(container, "no service points to it", now_s, kind="reclaim")
+        return effects
+
+    def give_up_plans(self, node: Node, now_s: float) -> list[Effect]:
+        """A plan that has no room even when all has left that leaves: it would wait for ever, and its callers too."""
+        effects: list[Effect] = []
+        plans = [container for container in node.containers.values() if container.state is State.PLANNED]
+        not_there = not_held(node, now_s) if plans else Amounts()
+        for container in reversed(plans):
+            room = node.room
+            room.add(Charge(0, not_there.host_bytes))
+            for device, nbytes in not_there.devices.items():
+                room.add(Charge(0, 0, device, nbytes))
+            if not room.overdrawn:
+                break
+            effects += self._leaving.evict(container, "what stays on its node has outgrown it", now_s)
         return effects
 
     def relieve(self, node: Node, now_s: float) -> list[Effect]:

@@ -241,7 +241,10 @@ class Residency:
         return self.retry(now_s)
 
     def _retry_on(self, node: Node, now_s: float) -> list[Effect]:
-        """Something has left `node`: who has waited longest may have room there. The other nodes are as they were."""
+        """Something has left `node`: who has waited longest may have room there.
+
+        Nobody leaves for it: whether there is room elsewhere is looked at in the next `retry`.
+        """
         effects: list[Effect] = []
         if self._registry.nodes.get(node.identity) is not node:
             return effects
@@ -249,7 +252,7 @@ class Residency:
             if now_s < group.retry_at_s or not is_open(node, group, now_s, self._config):
                 continue
             wish = wish_of(group, now_s, self._config)
-            if (place := find_place(wish, [node], now_s, self._config)) is not None:
+            if (place := find_place(wish, [node], now_s, self._config, may_evict=False)) is not None:
                 effects += self.load(wish, place, f"fault by {group.waiting[0].service.title}", now_s)
         return effects
 
