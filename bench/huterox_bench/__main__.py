@@ -1,4 +1,4 @@
-"""`python -m huterox_bench limits|lane|routed|report`: read the command line, measure, print."""
+"""`python -m huterox_bench limits|lane|routed|cold|report`: read the command line, measure, print."""
 
 import argparse
 import shlex
@@ -9,15 +9,14 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from huterox_bench.errors import BenchError
 from huterox_bench.machine import machine_facts
-from huterox_bench.measure import SECONDS, SLICES, Plan, interleave
+from huterox_bench.measure import SECONDS, SLICES, Plan
 from huterox_bench.options import Options
-from huterox_bench.printing import json_lines, table
+from huterox_bench.printing import json_lines
 from huterox_bench.report import RESULTS, write_report
-from huterox_bench.rows import Row, rows_of
 from huterox_bench.suites import Suite, all_suites
 from huterox_wire.errors import HuteroxError
 
@@ -35,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.suite == "report":
             _report(options, parsed.results, arguments)
         else:
-            rows = measure(all_suites()[parsed.suite], options)
-            sys.stdout.write(json_lines(rows) if parsed.output == "json" else table(rows))
+            suite = all_suites()[parsed.suite]
+            rows = measure(suite, options)
+            sys.stdout.write(json_lines(rows) if parsed.output == "json" else suite.table(rows))
     except (BenchError, HuteroxError) as exc:
         sys.stderr.write(f"huterox bench: {exc}\n")
         return 1
@@ -46,15 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(suite: Suite, options: Options) -> list[Row]:
-    """Open a suite, measure it, and close what it has opened, whatever happens."""
+def measure(suite: Suite, options: Options) -> Sequence[Any]:
+    """Measure a suite, and close what it has opened, whatever happens."""
     with ExitStack() as stack:
-        return rows_of(interleave(suite.open(options, stack), options.plan, _progress))
+        return suite.measure(options, stack, _progress)
 
 
 def _report(options: Options, folder: Path, arguments: Sequence[str] | None) -> None:
     rows = {}
-    for suite in all_suites().values():
+    for suite in (suite for suite in all_suites().values() if suite.in_report):
         _progress(f"{suite.name}: {suite.summary}")
         rows[suite.name] = measure(suite, options)
     command = shlex.join(["python", "-m", "huterox_bench", *(sys.argv[1:] if arguments is None else arguments)])
@@ -69,12 +69,12 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="huterox bench",
         description="Throughput and latency beside what nothing can beat, measured in turns on this machine.",
-        epilog=f"suites:\n{listed}\n  {'report':10}all of them, written to a folder",
+        epilog=f"suites:\n{listed}\n  {'report':10}all of them but cold, written to a folder",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("suite", choices=[*suites, "report"])
     made.add_argument("--seconds", type=_seconds, default=SECONDS, help="to measure each row (default %(default)s)")
-    made.add_argument("--slices", type=_slices, default=SLICES, help="of each row (default %(default)s)")
+    made.add_argument("--slices", type=_slices, default=SLICES, help="of each row; cold: starts (default %(default)s)")
     made.add_argument("--endpoint", help="a switchboard that runs already (default: start one)")
     made.add_argument("-o", "--output", choices=["table", "json"], default="table")
     made.add_argument("--results", type=Path, default=RESULTS, help="where the report goes (default %(default)s)")

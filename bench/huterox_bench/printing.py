@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 from huterox_bench.rows import Row
 
@@ -21,7 +22,14 @@ COLUMNS = (
 )
 
 
-def json_lines(rows: Sequence[Row]) -> str:
+class Printed(Protocol):
+    """A row of any suite."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as a JSON object."""
+
+
+def json_lines(rows: Sequence[Printed]) -> str:
     """One JSON object for each row, one a line."""
     return "".join(f"{json.dumps(row.as_json())}\n" for row in rows)
 
@@ -49,9 +57,13 @@ def _ratio(value: float | None) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """An aligned table: the name to the left, numbers to the right."""
-    lines = [list(COLUMNS), *(cells_of(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    """An aligned table of calls."""
+    return aligned([list(COLUMNS), *(cells_of(row) for row in rows)])
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """An aligned table with its head: the name to the left, numbers to the right."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "".join(
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() + "\n" for line in lines
     )

@@ -1,33 +1,56 @@
 """The suites that there are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from huterox_bench.loads import Load
+from huterox_bench.measure import Progress, interleave
 from huterox_bench.options import Options
+from huterox_bench.printing import table
+from huterox_bench.rows import rows_of
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A set of loads that are measured in turns.
+    """A set of measurements that are made in turns.
 
-    `open` makes the loads ready, in the order of their turns, and leaves what must be closed on the stack.
+    `measure` gives their rows, and leaves what must be closed on the stack; `table` shows these to people. One that is
+    not `in_report` takes long, and is run by itself.
     """
 
     name: str
     summary: str
-    open: Callable[[Options, ExitStack], list[Load]]
+    measure: Callable[[Options, ExitStack, Progress], Sequence[Any]]
+    table: Callable[[Sequence[Any]], str] = table
+    in_report: bool = True
 
 
 def all_suites() -> dict[str, Suite]:
     """Every suite by its name, in the order of the report."""
     suites = (
-        Suite("limits", "what nothing can beat: the eventfd round trip and libzmq's C proxy", _open_limits),
-        Suite("lane", "calls through shared memory, of one caller and of several, beside the limits", _open_lane),
-        Suite("routed", "calls through switchboard, kernel and container, beside the limits", _open_routed),
+        Suite("limits", "what nothing can beat: the eventfd round trip and libzmq's C proxy", _calls(_open_limits)),
+        Suite(
+            "lane", "calls through shared memory, of one caller and of several, beside the limits", _calls(_open_lane)
+        ),
+        Suite("routed", "calls through switchboard, kernel and container, beside the limits", _calls(_open_routed)),
+        Suite(
+            "cold", "how containers start: forked from a zygote, and in a fresh interpreter", _cold, _cold_table, False
+        ),
     )
     return {suite.name: suite for suite in suites}
+
+
+def _calls(
+    open_loads: Callable[[Options, ExitStack], list[Load]],
+) -> Callable[[Options, ExitStack, Progress], Sequence[Any]]:
+    """A suite of loads, which `open_loads` makes ready, in the order of their turns."""
+
+    def measure(options: Options, stack: ExitStack, progress: Progress) -> Sequence[Any]:
+        return rows_of(interleave(open_loads(options, stack), options.plan, progress))
+
+    return measure
 
 
 # Imported when they are run: one suite needs the SDK, another torch, and the limits need neither.
@@ -49,3 +72,15 @@ def _open_routed(options: Options, stack: ExitStack) -> list[Load]:
     from huterox_bench.routed.suite import open_routed
 
     return open_routed(options, stack)
+
+
+def _cold(options: Options, stack: ExitStack, progress: Progress) -> Sequence[Any]:
+    from huterox_bench.cold.suite import measure_cold
+
+    return measure_cold(options, stack, progress)
+
+
+def _cold_table(rows: Sequence[Any]) -> str:
+    from huterox_bench.cold.rows import cold_table
+
+    return cold_table(rows)
