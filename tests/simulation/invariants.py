@@ -21,12 +21,6 @@ WATCHED_MAX: Final = GONE_MAX + 100
 """Entries of the heap of idle times beyond two for each container."""
 
 
-def check_counters(world: "World") -> None:
-    """What is cheap enough for every step: each call is known, and counted where it is."""
-    no_call_is_lost(world)
-    calls_are_counted_where_they_are(world)
-
-
 def check_all(world: "World") -> None:
     for invariant in EVERY:
         invariant(world)

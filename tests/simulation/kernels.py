@@ -85,7 +85,7 @@ class Kernels:
         def told() -> None:
             self._learn_charges(kernel)
             if node is not None:
-                kernel.lost.clear()
+                kernel.unheard.clear()
                 kernel.credit = _credit(kernel, free, world.now_s) if min(free.values()) > 0 else None
 
         world.on(happened.KernelBeat(kernel.identity, meta), told)
@@ -169,7 +169,7 @@ class Kernels:
         if not kernel.reachable:
             if isinstance(effect.meta, CreateMeta):
                 size = Size(effect.meta.host_bytes // MIB, effect.meta.device_bytes // MIB)
-                kernel.lost[effect.meta.container] = effect.meta.device, size
+                kernel.unheard[effect.meta.container] = effect.meta.device, size
             return
         match effect.meta:
             case RegisteredMeta(again=again):
@@ -209,8 +209,8 @@ class Kernels:
 
     def not_here(self, kernel: SimKernel, container_id: int) -> None:
         """The kernel was told to close or drain what it does not have."""
-        if kernel.reachable and kernel.credit is not None and container_id in kernel.lost:
-            device, size = kernel.lost.pop(container_id)
+        if kernel.reachable and kernel.credit is not None and container_id in kernel.unheard:
+            device, size = kernel.unheard.pop(container_id)
             kernel.credit[""] += size.host_mb
             if device:
                 kernel.credit[device] += size.device_mb
@@ -255,6 +255,8 @@ class Kernels:
             return
         if kernel.reachable:
             _change_credit(kernel, container, container.charged, Size(0))
+        else:
+            kernel.unheard[container.id] = container.device, container.charged
         world.lanes.container_ended(container)
         for key in sorted(container.calls):
             if world.random.random() < 0.5:

@@ -33,6 +33,7 @@ class Operator:
         self.versions: dict[str, int] = {}
         self.handles: list[int] = []
         self.tiers: dict[Title, str] = {}
+        self._models: dict[Title, str] = {}  # of all services that were asked for
         self.changing: Counter[Title] = Counter()  # changes of which nothing was heard yet, or never will be
 
     def switchboard_started(self) -> None:
@@ -69,6 +70,8 @@ class Operator:
         drawn = {**draw_service(self._world.random), **more}
         title, key = (drawn["tenant"], name), (b"opener", self._world.request_id())
 
+        self._models[title] = model
+
         def created(row: dict[str, Any]) -> None:
             self.tiers[title] = row["tier"]
             self._open[key] = (lambda meta: self.handles.append(meta.handle)), ()
@@ -89,8 +92,7 @@ class Operator:
         self.ask(verb, changed, [(tenant, name)], tenant=tenant, name=name)
 
     def undeploy(self, name: str, *, force: bool) -> None:
-        model = self._world.board.registry.models.get(name)
-        titles = [(service.tenant, service.name) for service in model.services.values()] if model else []
+        titles = [title for title, model in self._models.items() if model == name]
 
         def gone(_: Any) -> None:
             for title in titles:

@@ -71,7 +71,7 @@ class SimKernel:
     foreign_mb: int = 0
     foreign_device_mb: dict[str, int] = field(default_factory=dict)
     credit: dict[str, int] | None = None  # by device, "" is host memory
-    lost: dict[int, tuple[str, Size]] = field(default_factory=dict)  # CREATE that did not arrive since it last told
+    unheard: dict[int, tuple[str, Size]] = field(default_factory=dict)  # what went, or never came, since it last told
     containers: dict[int, SimContainer] = field(default_factory=dict)
 
     @property

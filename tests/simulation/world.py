@@ -19,7 +19,7 @@ from tests.simulation.callers import Callers
 from tests.simulation.clock import Clock
 from tests.simulation.decisions import Decisions
 from tests.simulation.disk import Disk
-from tests.simulation.invariants import check_all, check_counters
+from tests.simulation.invariants import check_all, no_call_is_lost
 from tests.simulation.kernels import Kernels
 from tests.simulation.lanes import Lanes
 from tests.simulation.operator import Operator
@@ -108,7 +108,7 @@ class World:
             self._decided, self._unchecked = False, 0
             check_all(self)
         else:
-            check_counters(self)
+            no_call_is_lost(self)
 
     # Events and effects.
 
