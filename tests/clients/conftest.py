@@ -16,6 +16,7 @@ from tests.clients.containers import ContainerDouble
 from tests.clients.lanes import AsyncLaneDouble, KernelDouble, LaneDouble, refuses
 
 import huterox
+from huterox.cli import main
 from huterox.core import Limits
 from huterox.lane import LaneConnection
 from huterox_wire import errors
@@ -199,6 +200,24 @@ def double(tmp_path: Any) -> Iterator[Double]:
     double = Double(f"ipc://{tmp_path}/d.ipc")
     yield double
     double.close()
+
+
+@pytest.fixture
+def said(
+    double: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command against the double; exit status, stdout, stderr."""
+    monkeypatch.setenv("HUTEROX_ENDPOINT", double.endpoint)
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        try:
+            status = main.main(argv)
+        except SystemExit as exit:
+            status = int(exit.code or 0)
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
 
 
 @pytest.fixture

@@ -6,15 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from huterox.cli import daemons, main, observe
-
-Said = Callable[..., tuple[int, str, str]]
+from huterox.cli import daemons, events, observe
 
 CONTAINER = {
     "id": "c1.2",
@@ -55,22 +52,6 @@ EVENTS = [
 def page(*rows: Any) -> dict[str, Any]:
     """What the switchboard answers to the verbs that list."""
     return {"rows": [*rows], "next": ""}
-
-
-@pytest.fixture
-def said(double: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
-    """Run the command against the double; exit status, stdout, stderr."""
-    monkeypatch.setenv("HUTEROX_ENDPOINT", double.endpoint)
-
-    def run(*argv: str) -> tuple[int, str, str]:
-        try:
-            status = main.main(argv)
-        except SystemExit as exit:
-            status = int(exit.code or 0)
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return run
 
 
 def test_containers_are_a_table_for_people_and_one_document_for_programs(said, double):
@@ -151,7 +132,7 @@ def test_followed_events_go_on_from_the_last_one_until_interrupted(said, double,
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(observe.time, "sleep", interrupted)
+    monkeypatch.setattr(events.time, "sleep", interrupted)
     double.results["events"] = lambda args: asked.append(args.get("after")) or pages[len(asked) - 1]
     status, out, _ = said("events", "-f", "-o", output)
     assert status == 130
@@ -350,8 +331,9 @@ def test_wrong_usage_is_one_line_and_status_2(said, argv):
 
 def test_every_verb_explains_itself_with_examples(said):
     daemons = ["up", "connector", "kernel"]
-    changes = ["deploy", "undeploy", "create", "delete", "evict"]
-    for verb in [*daemons, *changes, "models", "services", "call", "ps", "nodes", "events", "logs", "status"]:
+    changes = ["deploy", "undeploy", "create", "delete", "evict", "pin", "unpin", "drain", "resume"]
+    lists = ["models", "services", "ps", "nodes", "events", "usage"]
+    for verb in [*daemons, *changes, *lists, "call", "logs", "status", "top"]:
         status, out, err = said(verb, "--help")
         assert (status, err) == (0, "")
         assert "examples:" in out

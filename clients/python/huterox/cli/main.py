@@ -9,10 +9,11 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from huterox.cli import calls, daemons, models, observe, operate, services, up
+from huterox.cli import calls, daemons, events, models, observe, operate, services, top, up
+from huterox.cli.facts import help_text
 from huterox.cli.parser import Parser, Verbs, add_endpoint
 from huterox.cli.render import one_line
-from huterox_wire.errors import HuteroxError, ModelError
+from huterox_wire.errors import HuteroxError, ModelError, ResourceInterrupt
 
 _EPILOG = """\
 examples:
@@ -64,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"huterox {_version()}")
     add_endpoint(parser)
     verbs = Verbs(parser)
-    for group in (up, daemons, models, services, calls, observe, operate):
+    for group in (up, daemons, models, services, calls, observe, events, top, operate):
         group.add(verbs)
     return parser
 
@@ -86,7 +87,8 @@ def _tolerate_any_text() -> None:
 
 def _complain(error: HuteroxError) -> None:
     code = error.details.get("code", error.code) if type(error) is HuteroxError else error.code
-    print(f"huterox: {code}: {one_line(error.message)}", file=sys.stderr)
+    helps = help_text(error.details) if isinstance(error, ResourceInterrupt) else ""
+    print(f"huterox: {code}: {one_line('; '.join(filter(None, (error.message, helps))))}", file=sys.stderr)
     if isinstance(error, ModelError) and (traceback := error.details.get("traceback")):
         print(str(traceback).rstrip(), file=sys.stderr)
 

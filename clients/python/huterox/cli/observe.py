@@ -1,10 +1,8 @@
-"""What runs, where, what happened and why: `huterox ps`, `nodes`, `events`, `logs`, `status`."""
+"""What runs, and where: `huterox ps`, `nodes`, `logs`, `status`."""
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from huterox.cli.connecting import connected
@@ -17,10 +15,10 @@ from huterox.cli.render import (
     duration,
     listed,
     megabytes,
-    moment,
     one_line,
     print_json,
     print_rows,
+    seconds_text,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +52,27 @@ _CONTAINERS = (
 )
 
 
+def _stage(name: str) -> Column:
+    """How long a stage of the container's creation took."""
+
+    def cell(row: Row) -> str:
+        took_s = (row.get("timings_s") or {}).get(name)
+        return "-" if took_s is None else seconds_text(took_s)
+
+    return Column(name.upper(), cell, right=True)
+
+
+_CONTAINERS_WIDE = (
+    *_CONTAINERS[:-2],
+    column("IN FLIGHT", "in_flight", right=True),
+    column("LANES", "lanes", right=True),
+    column("RESERVED", "footprint_reserved_mb", megabytes, right=True),
+    column("ON DEVICE", "device_measured_mb", megabytes, right=True),
+    *(_stage(name) for name in ("zygote", "fork", "import", "load", "warmup")),
+    *_CONTAINERS[-2:],
+)
+
+
 def _devices(row: Row) -> str:
     """Each with what its containers take, of what they may: `GPU-8f2a 12.0 of 76.0 GB`."""
     shown = [
@@ -63,12 +82,27 @@ def _devices(row: Row) -> str:
     return listed(shown)
 
 
-def _more_memory(row: Row) -> str:
-    """What the node's second loads say of its size: how many of them more memory would have spared."""
+def _memory_used(row: Row) -> str:
+    """Where others have taken memory of what the node may give, that too: `300 MB of 4.0 GB, others have 1.2 GB`."""
+    taken_mb = row["host_mb"] - row.get("host_mb_limit", row["host_mb"])
+    taken = f", others have {megabytes(taken_mb)}" if taken_mb > 0 else ""
+    return f"{megabytes(row['host_mb_used'])} of {megabytes(row['host_mb'])}{taken}"
+
+
+def more_memory(row: Row) -> str:
+    """What a node's reloads say of its size: the least memory more that would have saved half of those that any would.
+
+    `512 MB more would have saved 12 of 20 reloads, 3.4 s`
+    """
     memory = row.get("memory") or {}
-    if not memory.get("refaults"):
+    steps = memory.get("would_save") or []
+    if not steps:
         return "-"
-    return f"{memory['refaults']} reloads; {megabytes(memory['more_mb_median'])} more would spare half"
+    step = next(step for step in steps if step["loads"] * 2 >= steps[-1]["loads"])
+    return (
+        f"{megabytes(step['more_mb'])} more would have saved {step['loads']} of {memory['refaults']} reloads,"
+        f" {seconds_text(step['load_s'])}"
+    )
 
 
 _NODES = (
@@ -77,48 +111,37 @@ _NODES = (
     column("STATE", "state"),
     column("CONTAINERS", "containers", right=True),
     Column("SLOTS", lambda row: f"{row['slots_used']} of {row['slots']}", right=True),
-    Column("MEMORY", lambda row: f"{megabytes(row['host_mb_used'])} of {megabytes(row['host_mb'])}", right=True),
+    Column("MEMORY", _memory_used, right=True),
     Column("DEVICES", _devices),
     column("POLICY", "policy"),
     column("CLAIMED FOR", "claimed_for"),
-    Column("TOO SMALL BY", _more_memory),
+    Column("TOO SMALL?", more_memory),
     column("HEARD OF", "last_heartbeat_at", age, right=True),
     column("PID", "pid", right=True),
     column("KERNEL", "kernel_version"),
 )
-_EVENTS = (
-    column("AT", "at", moment),
-    column("KIND", "kind"),
-    column("SUBJECT", "subject"),
-    column("REASON", "reason"),
-)
-_EVENT_WIDTHS = (19, 10, 28)  # of followed events, whose widths cannot be known
 
 
 def add(verbs: Verbs) -> None:
     """Declare the verbs of this file."""
     verbs.add_client("status", run_status, help="the switchboard in numbers", examples="huterox status -o json")
-    verbs.add_client("ps", run_ps, help="list the living containers", examples="huterox ps -o json")
-    verbs.add_client("nodes", run_nodes, help="list the nodes", examples="huterox nodes")
-    _add_events(verbs)
+    verbs.add_client(
+        "ps",
+        run_ps,
+        help="list the living containers",
+        wide=True,
+        examples="""huterox ps
+                    huterox ps -o wide      with what the time of each one's creation went into
+                    huterox ps -o json""",
+    )
+    verbs.add_client(
+        "nodes",
+        run_nodes,
+        help="list the nodes, what they have given, and what more memory would have saved",
+        examples="""huterox nodes
+                    huterox nodes -o json""",
+    )
     _add_logs(verbs)
-
-
-def _add_events(verbs: Verbs) -> None:
-    events = verbs.add_client(
-        "events",
-        run_events,
-        help="what happened and why, oldest first",
-        examples="""huterox events
-                    huterox events -f
-                    huterox events --subject c1.2 --limit 20
-                    huterox events -f -o json        one JSON object on each line""",
-    )
-    events.add_argument("-f", "--follow", action="store_true", help="go on with what happens from now on")
-    events.add_argument(
-        "--limit", type=int, default=1000, metavar="N", help="only the newest N (default and most: 1000)"
-    )
-    events.add_argument("--subject", metavar="X", help="only of this container, model, service or node")
 
 
 def _add_logs(verbs: Verbs) -> None:
@@ -152,7 +175,8 @@ def run_ps(arguments: argparse.Namespace) -> None:
     """`huterox ps`"""
     with connected(arguments) as client:
         rows = client.containers()
-    print_rows(_CONTAINERS, rows, arguments.output, nothing="no containers: nothing is resident")
+    columns = _CONTAINERS_WIDE if arguments.output == "wide" else _CONTAINERS
+    print_rows(columns, rows, arguments.output, nothing="no containers: nothing is resident")
 
 
 def run_nodes(arguments: argparse.Namespace) -> None:
@@ -160,30 +184,6 @@ def run_nodes(arguments: argparse.Namespace) -> None:
     with connected(arguments) as client:
         rows = client.nodes()
     print_rows(_NODES, rows, arguments.output, nothing="no nodes: no kernel has registered")
-
-
-def run_events(arguments: argparse.Namespace) -> None:
-    """`huterox events [-f]`"""
-    with connected(arguments) as client:
-        page = client.admin("events", limit=arguments.limit, subject=arguments.subject)
-        if not arguments.follow:
-            print_rows(_EVENTS, page["events"], arguments.output, nothing="no events")
-            return
-        for event in _followed_events(client, page, arguments.subject):
-            print(json.dumps(event) if arguments.output == "json" else _event_line(event), flush=True)
-
-
-def _followed_events(client: "Client", page: dict[str, Any], subject: str | None) -> Iterator[dict[str, Any]]:
-    while True:
-        yield from page["events"]
-        if not page["events"]:
-            time.sleep(_POLL_S)
-        page = client.admin("events", after=page["next"], subject=subject)
-
-
-def _event_line(event: dict[str, Any]) -> str:
-    cells = [one_line(col.cell(event)) for col in _EVENTS]
-    return "  ".join([*(cell.ljust(width) for cell, width in zip(cells, _EVENT_WIDTHS, strict=False)), cells[-1]])
 
 
 def run_logs(arguments: argparse.Namespace) -> None:

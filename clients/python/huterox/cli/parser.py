@@ -34,16 +34,26 @@ class Verbs:
         return parser
 
     def add_client(
-        self, name: str, run: Run, *, help: str, examples: str = "", about: str = "", tenant: bool = False
+        self,
+        name: str,
+        run: Run,
+        *,
+        help: str,
+        examples: str = "",
+        about: str = "",
+        tenant: bool = False,
+        wide: bool = False,
     ) -> argparse.ArgumentParser:
-        """A verb that asks the switchboard."""
+        """A verb that asks the switchboard. `wide`: it has more columns than it shows unasked."""
         parser = self.add(name, run, help=help, examples=examples, about=about)
         options = parser.add_argument_group("options of every verb that asks the switchboard")
         add_endpoint(options)
         options.add_argument(
             "--timeout", type=float, default=60.0, metavar="S", help="give up after S seconds (default: 60)"
         )
-        options.add_argument("-o", "--output", choices=("text", "json"), default="text", help="json: one JSON document")
+        outputs = ("text", "wide", "json") if wide else ("text", "json")
+        about_output = "wide: all columns; json: one JSON document" if wide else "json: one JSON document"
+        options.add_argument("-o", "--output", choices=outputs, default="text", help=about_output)
         if tenant:
             options.add_argument("--tenant", metavar="T", help='on whose behalf (default: the tenant "default")')
         return parser

@@ -1,10 +1,22 @@
 """`huterox create`, `services`, `delete`, `usage`."""
 
 import argparse
+from collections.abc import Mapping
 
 from huterox.cli.connecting import connected
 from huterox.cli.parser import Verbs
-from huterox.cli.render import Column, age, column, gigabyte_hours, print_json, print_rows, seconds_text
+from huterox.cli.render import (
+    Column,
+    Row,
+    age,
+    column,
+    duration,
+    gigabyte_hours,
+    listed,
+    print_json,
+    print_rows,
+    seconds_text,
+)
 
 _COLUMNS = (
     column("NAME", "name"),
@@ -19,6 +31,32 @@ _COLUMNS = (
     Column("BUSY", lambda row: seconds_text(row["usage"]["busy_s"]), right=True),
     column("ID", "id"),
 )
+
+
+def _info(info: Mapping[str, str]) -> str:
+    return listed([f"{key}={text}" for key, text in info.items()])
+
+
+_WIDE_COLUMNS = (
+    *_COLUMNS[:-1],
+    column("ALGORITHM", "algorithm"),
+    column("BITS", "bits", listed),
+    column("CONTAINERS", "containers", listed),
+    Column("QUOTA", lambda row: _quota(row.get("quota") or {}), right=True),
+    Column("LENDS", lambda row: "yes" if row.get("lend") else "-"),
+    Column("FAULTS", lambda row: str(row["usage"]["faults"]), right=True),
+    Column("REFUSED", lambda row: str(row["usage"]["refused"]), right=True),
+    Column("HOST GB*h", lambda row: gigabyte_hours(row["usage"]["host_byte_s"]), right=True),
+    Column("GPU GB*h", lambda row: gigabyte_hours(row["usage"]["device_byte_s"]), right=True),
+    column("AGE", "run_time_s", duration, right=True),
+    column("INFO", "info", _info),
+    _COLUMNS[-1],
+)
+
+
+def _quota(quota: Row) -> str:
+    in_flight_max = quota.get("in_flight_max")
+    return f"{in_flight_max} in flight" if in_flight_max else "-"
 
 
 _AMOUNTS = (
@@ -43,7 +81,8 @@ def add(verbs: Verbs) -> None:
         tenant=True,
         examples="""huterox create who-speaks --model vad
                     huterox create street-cam --model yolo --tenant acme --tier pinned
-                    huterox create night-cam --model yolo --tier dedicated --lend --info owner=ops""",
+                    huterox create night-cam --model yolo --tier dedicated --lend --info owner=ops
+                    huterox create trial --model yolo --in-flight-max 4""",
     )
     create.add_argument("name", metavar="NAME", help="how the tenant will call it")
     create.add_argument("--model", required=True, metavar="M", help="a deployed model")
@@ -55,7 +94,10 @@ def add(verbs: Verbs) -> None:
     )
     create.add_argument("--lend", action="store_true", help="dedicated only: others may use its containers while idle")
     create.add_argument(
-        "--in-flight-max", type=int, metavar="N", help="calls that may wait or run at once; more are refused as Busy"
+        "--in-flight-max",
+        type=_count,
+        metavar="N",
+        help="its quota: calls that may wait or run at once; more are refused as Busy. It gets no lanes then",
     )
     create.add_argument(
         "--info",
@@ -70,7 +112,9 @@ def add(verbs: Verbs) -> None:
         run_services,
         help="list the virtual containers, of all tenants unless one is named",
         tenant=True,
+        wide=True,
         examples="""huterox services
+                    huterox services -o wide        with bits, quota, texts of yours, all usage
                     huterox services --tenant acme -o json""",
     )
     delete = verbs.add_client(
@@ -91,6 +135,12 @@ def add(verbs: Verbs) -> None:
         default="tenant",
         help="a row for each tenant, deleted services included (default), or for each virtual container",
     )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
 
 
 def _key_value(text: str) -> tuple[str, str]:
@@ -121,9 +171,9 @@ def run_services(arguments: argparse.Namespace) -> None:
     """`huterox services`"""
     with connected(arguments) as client:
         rows = client.services(tenant=arguments.tenant)
-    print_rows(
-        _COLUMNS, rows, arguments.output, nothing="no virtual containers; make one with `huterox create NAME --model M`"
-    )
+    columns = _WIDE_COLUMNS if arguments.output == "wide" else _COLUMNS
+    nothing = "no virtual containers; make one with `huterox create NAME --model M`"
+    print_rows(columns, rows, arguments.output, nothing=nothing)
 
 
 def run_delete(arguments: argparse.Namespace) -> None:
