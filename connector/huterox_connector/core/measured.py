@@ -27,7 +27,7 @@ class StoredFootprint(Struct):
 
 
 class StoredUsage(Struct):
-    """Of one service. `lanes` is what has been counted of containers that still run, so that nothing counts twice."""
+    """Of one service. `lanes` is what has been counted of its containers, so that nothing counts twice."""
 
     service: int
     usage: Usage

@@ -22,6 +22,9 @@ from huterox_wire.nodes import LaneUsage
 REMEMBERED_MAX: Final = 4096
 """Containers that are gone and whose totals are still remembered."""
 
+GONE_WRITTEN_MAX: Final = 16
+"""Of these, how many of one service are written to the store."""
+
 _NONE: Final[Totals] = (0, 0, 0)
 
 
@@ -48,6 +51,7 @@ class LaneUse:
         self._containers = containers
         self._accesses = accesses
         self._counted: OrderedDict[ContainerId, dict[ServiceId, Totals]] = OrderedDict()
+        self._containers_of: dict[ServiceId, dict[ContainerId, None]] = {}  # the same, seen from services; newest last
 
     def count(self, container: ContainerId, usage: Iterable[LaneUsage], now_s: float) -> Fresh:
         """Count what is new in a container's totals. A service that was deleted meanwhile counts for the container."""
@@ -70,18 +74,29 @@ class LaneUse:
         return fresh
 
     def counted_of(self, service: Service) -> dict[ContainerId, Totals]:
-        """What has been counted of a service's lanes, for each container of its model that still runs."""
-        found = {}
-        for container_id in service.model.containers:
-            counted = self._counted.get(container_id, {}).get(service.id)
-            if counted is not None:
-                found[container_id] = counted
+        """What has been counted of a service's lanes, for each container that runs, and for the last that have gone.
+
+        One that has gone with its node may come back with it, and tell its totals anew.
+        """
+        found: dict[ContainerId, Totals] = {}
+        gone = 0
+        for container_id in reversed(self._containers_of.get(service.id, {})):
+            gone += container_id not in self._containers
+            if gone <= GONE_WRITTEN_MAX or container_id in self._containers:
+                found[container_id] = self._counted[container_id][service.id]
         return found
 
     def restore(self, service_id: ServiceId, counted: dict[ContainerId, Totals]) -> None:
         """An earlier switchboard has counted this."""
         for container_id, totals in counted.items():
-            self._counted.setdefault(container_id, {})[service_id] = totals
+            self._set(self._counted.setdefault(container_id, {}), container_id, service_id, totals)
+
+    def _set(
+        self, counted: dict[ServiceId, Totals], container: ContainerId, service: ServiceId, totals: Totals
+    ) -> None:
+        if service not in counted:
+            self._containers_of.setdefault(service, {})[container] = None
+        counted[service] = totals
 
     def _new_in(self, container: ContainerId, reported: LaneUsage) -> Totals:
         """The difference to what was counted. A total that has become smaller is none: nothing is taken back."""
@@ -92,11 +107,18 @@ class LaneUse:
         totals = (max(calls, reported.calls), max(errors, reported.errors), max(busy_us, reported.busy_us))
         if totals == known:
             return _NONE
-        counted[reported.service] = totals
+        self._set(counted, container, reported.service, totals)
         return totals[0] - calls, totals[1] - errors, totals[2] - busy_us
 
     def _remember(self, container: ContainerId) -> dict[ServiceId, Totals]:
         counted = self._counted[container] = {}
         if len(self._counted) > REMEMBERED_MAX + len(self._containers):
-            del self._counted[next(cid for cid in self._counted if cid not in self._containers and cid != container)]
+            self._forget(next(cid for cid in self._counted if cid not in self._containers and cid != container))
         return counted
+
+    def _forget(self, container: ContainerId) -> None:
+        for service in self._counted.pop(container):
+            of_service = self._containers_of[service]
+            del of_service[container]
+            if not of_service:
+                del self._containers_of[service]

@@ -8,7 +8,7 @@ from tests.connector.harness import CALLER, HOST_ID, Harness, closed, report, us
 from huterox_connector.core import events as happened
 from huterox_connector.core.guards import Guard, Wish, guard_of
 from huterox_connector.core.replacer import POLICIES
-from huterox_connector.core.usage import REMEMBERED_MAX, LaneUse
+from huterox_connector.core.usage import GONE_WRITTEN_MAX, REMEMBERED_MAX, LaneUse
 from huterox_wire.nodes import Capacity, ContainerEvent, RegisterMeta
 
 
@@ -241,3 +241,22 @@ def test_routed_calls_go_on_being_counted_beside_those_of_lanes(harness: Harness
     event = ContainerEvent(containers["bert"], "gone", cause="crashed", lane_usage=[usage(harness.handles["bert"], 6)])
     harness.on(happened.ContainerReported(node, event), 3.0)
     assert service_row(harness)["hits"] == 8
+
+
+def test_what_was_counted_of_a_container_that_went_with_its_node_is_written_it_may_come_back(harness: Harness) -> None:
+    node, containers = served(harness, "bert")
+    service = harness.board.registry.service("default", "bert")
+    harness.beat(node, 1.0, report(containers["bert"], "bert", lane_usage=[usage(service.id, 5)]))
+    harness.on(happened.KernelUnreachable(node), 2.0)
+    assert harness.board._nodes._lane_use.counted_of(service) == {containers["bert"]: (5, 0, 0)}
+
+
+def test_what_is_written_of_containers_that_have_gone_is_bounded(harness: Harness) -> None:
+    node, containers = served(harness, "bert")
+    service = harness.board.registry.service("default", "bert")
+    harness.beat(node, 1.0, report(containers["bert"], "bert", lane_usage=[usage(service.id, 5)]))
+    for number in range(100):
+        harness.gone(b"n9:b9", 10**6 + number, lane_usage=[usage(service.id, 1)])
+    written = harness.board._nodes._lane_use.counted_of(service)
+    assert len(written) == GONE_WRITTEN_MAX + 1
+    assert containers["bert"] in written
