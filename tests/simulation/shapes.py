@@ -38,7 +38,7 @@ def draw_config(random: Random) -> CoreConfig:
         replica_queue=2,
         replica_after_s=0.3,
         replica_idle_s=1.0,
-        accessed_window_s=random.choice([0.4, 2.0]),
+        accessed_window_s=random.choice([0.2, 0.6]),
         lend_idle_s=0.3,
         sick_after=2,
         sick_s=1.0,
