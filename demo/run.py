@@ -1,6 +1,7 @@
 """The demo: three real models of three kinds serve three tenants, on a node that holds only two of them at once.
 
-It starts a Huterox of its own, shows what happens as it happens, checks every answer and ends everything again.
+Who must leave, and why; what a call is told when nobody may. It starts a Huterox of its own, shows what happens as it
+happens, checks every answer and ends everything again.
 """
 
 import os
@@ -18,7 +19,7 @@ from typing import Any
 import inputs
 import numpy as np
 from node import DemoFailed, Node
-from show import begin, save_boxes, say, timeline
+from show import begin, refusal, save_boxes, say, timeline
 
 import huterox
 
@@ -62,6 +63,16 @@ class Tenant:
         for event in events:
             say(f"    {event['kind']:<5} {event['subject']}: {event['reason']}{_timings(event)}")
         return result
+
+    def pin(self) -> None:
+        """Ask that the service's model never leaves."""
+        self.client.pin(self.service_name)
+        say(f"{self.name} pins {self.service_name}")
+
+    def unpin(self) -> None:
+        """Let it be evicted again."""
+        self.client.unpin(self.service_name)
+        say(f"{self.name} unpins {self.service_name}")
 
 
 def _newest_event(client: huterox.Client) -> int:
@@ -163,7 +174,55 @@ def tell(node: Node, resources: ExitStack) -> None:
         listen(radio, back)
     else:
         compare(library, back)
-    evicted_after(operator, known)
+    absent = evicted_after(operator, known)
+    tell_of_refusal(operator, {"vad": radio, "embedder": library, "reader": archive}, absent)
+
+
+def tell_of_refusal(operator: huterox.Client, tenants: Mapping[str, Tenant], absent: str) -> None:
+    """All that is resident is pinned: a fault ends at once, and says what would help. That is done, and helps."""
+    begin(f"what if nobody may leave? {absent} is absent, the two others are resident")
+    resident = [model for model in tenants if model != absent]
+    for model in resident:
+        tenants[model].pin()
+    try:
+        ask(tenants[absent], absent, f"its model {absent} finds both slots pinned")
+    except huterox.ResourceInterrupt as error:
+        show_refusal(error, resident)
+    else:
+        raise DemoFailed("a call was answered for which there was no room")
+
+    known = _newest_event(operator)
+    begin("unpinning would help, it says")
+    freed = min(resident, key=("vad", "embedder", "reader").index)  # the quickest to load again
+    tenants[freed].unpin()
+    ask(tenants[absent], absent, "the same call once more")
+    evicted = evicted_after(operator, known)
+    expect(evicted == freed, f"{freed} was unpinned, but {evicted} had to leave")
+
+
+def ask(tenant: Tenant, model: str, what: str) -> None:
+    """A call that shows that the model works."""
+    match model:
+        case "vad":
+            listen(tenant, what)
+        case "embedder":
+            compare(tenant, what)
+        case _:
+            read(tenant, what, inputs.page(), "page", ["Region-based segmentation"])
+
+
+def show_refusal(error: huterox.ResourceInterrupt, pinned: list[str]) -> None:
+    facts = error.details
+    say(f"  refused after {_duration(facts['waited_s'])}: {error}\n" + indented(refusal(facts)))
+    (node,) = facts["nodes"]
+    stays = {holder["model"]: holder["stays_because"] for holder in node["held_by"]}
+    expect(stays == dict.fromkeys(pinned, "pinned"), f"{pinned} are pinned, but the refusal says {stays}")
+    expect(node["free"]["slots"] == 0, f"the node is full, but the refusal says that {node['free']} is free")
+    expect(any("unpinning" in text for text in facts["would_help"]), "the refusal does not say what would help")
+
+
+def indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
 
 
 def evicted_after(operator: huterox.Client, known: int) -> str:

@@ -1,7 +1,7 @@
-"""How the demo speaks: lines with the seconds since its start, a timeline of speech, pictures with boxes."""
+"""How the demo speaks: lines with the seconds since its start, a timeline of speech, refusals, pictures with boxes."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,26 @@ def timeline(segments: np.ndarray, length_s: float, width: int = 80) -> str:
         if index + len(label) <= width:
             ruler[index : index + len(label)] = label
     return "".join(cells) + "\n" + "".join(ruler).rstrip()
+
+
+def refusal(facts: Mapping[str, Any]) -> str:
+    """A refusal for want of room: what was needed, what is free, who holds the rest and why, what would help."""
+    lines = [("needed", amounts(facts["needed"]))]
+    for node in facts["nodes"]:
+        lines.append(("free", f"{amounts(node['free'])}, of {amounts(node['capacity'])} on node {node['node']}"))
+        for holder in node["held_by"]:
+            held = f"{holder['model']} {holder['container']} with {amounts(holder)}"
+            lines.append(("held by", f"{held}; it stays because it is {holder['stays_because']}"))
+    lines += [("would help", text) for text in facts["would_help"]]
+    soon_s = facts["retry_after_s"]
+    lines.append(("come back", "waiting does not help" if soon_s is None else f"in {soon_s:.1f} s"))
+    named = [("" if index and lines[index - 1][0] == name else name, text) for index, (name, text) in enumerate(lines)]
+    return "\n".join(f"{name:<10}  {text}" for name, text in named)
+
+
+def amounts(facts: Mapping[str, Any]) -> str:
+    """`1 slot, 540 MB`."""
+    return f"{facts['slots']} slot{'s' * (facts['slots'] != 1)}, {facts['host_mb']} MB"
 
 
 def save_boxes(path: Path, image: np.ndarray, boxes: np.ndarray, texts: Sequence[str], scores: np.ndarray) -> None:

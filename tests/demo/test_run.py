@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import huterox
+
 
 @pytest.fixture
 def run(load_demo_module: Any, demo_folder: Any, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -41,6 +43,50 @@ def test_wrong_pair_of_sentences_is_a_failure(run):
     vectors[3] = vectors[4]
     with pytest.raises(run.DemoFailed, match="nearly the same"):
         run.show_closest(vectors)
+
+
+def refused(
+    stays: dict[str, str], free_slots: int = 0, would_help: tuple[str, ...] = ("unpinning reader, vad",)
+) -> Any:
+    holders = [
+        {"container": f"c1.{number}", "model": model, "slots": 1, "host_mb": 140, "stays_because": why}
+        for number, (model, why) in enumerate(stays.items())
+    ]
+    node = {"node": "here", "capacity": {"slots": 2, "host_mb": 4096}, "free": {"slots": free_slots, "host_mb": 3500}}
+    return huterox.ResourceInterrupt(
+        "no room",
+        needed={"slots": 1, "host_mb": 190},
+        waited_s=0.0,
+        would_help=list(would_help),
+        retry_after_s=None,
+        nodes=[{**node, "held_by": holders}],
+    )
+
+
+def test_refusal_that_names_who_stays_and_what_helps_passes_and_is_shown(run, capsys):
+    run.show_refusal(refused({"reader": "pinned", "vad": "pinned"}), ["vad", "reader"])
+    assert capsys.readouterr().out.split("\n")[1:-1] == [
+        "            needed      1 slot, 190 MB",
+        "            free        0 slots, 3500 MB, of 2 slots, 4096 MB on node here",
+        "            held by     reader c1.0 with 1 slot, 140 MB; it stays because it is pinned",
+        "                        vad c1.1 with 1 slot, 140 MB; it stays because it is pinned",
+        "            would help  unpinning reader, vad",
+        "            come back   waiting does not help",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"stays": {"reader": "pinned"}}, "are pinned, but"),
+        ({"stays": {"reader": "pinned", "vad": "loading"}}, "are pinned, but"),
+        ({"stays": {"reader": "pinned", "vad": "pinned"}, "free_slots": 1}, "the node is full"),
+        ({"stays": {"reader": "pinned", "vad": "pinned"}, "would_help": ()}, "does not say what would help"),
+    ],
+)
+def test_refusal_that_does_not_fit_what_was_done_is_a_failure(run, wrong, message):
+    with pytest.raises(run.DemoFailed, match=message):
+        run.show_refusal(refused(**wrong), ["vad", "reader"])
 
 
 def test_unread_text_is_a_failure(run, monkeypatch, tmp_path):
