@@ -20,7 +20,7 @@ from .conftest import Switchboard, descendants
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
 
-A, B, C = 1 << 32 | 1, 1 << 32 | 2, 1 << 32 | 3
+A, B, C, D = (1 << 32 | number for number in range(1, 5))
 SLOW = "import os, time\nIMPORTED_BY = os.getpid()\ntime.sleep(0.1)\n"
 THREADS = "import threading, time\nthreading.Thread(target=time.sleep, args=(999,), daemon=True).start()\n"
 Uses = Callable[..., dict[str, Any]]
@@ -232,6 +232,38 @@ def test_what_a_model_imports_under_environment_variables_of_its_own_is_not_prel
     uses(B, "telling", "slow_library")
     settle(switchboard, environment, "slow_library")
     assert uses(C, "telling", "slow_library") == {"telling": False, "slow_library": True}
+
+
+@pytest.mark.parametrize(
+    ("end", "cause"), [("raise RuntimeError('not after a fork')", "load_failed"), ("os._exit(3)", "crashed")]
+)
+def test_a_model_whose_library_does_not_survive_a_fork_is_loaded_without_what_was_learned(
+    switchboard: Switchboard, environment: Environment, uses: Uses, end: str, cause: str
+) -> None:
+    environment.install("fork_hater", f"def use():\n    if os.getpid() != IMPORTED_BY:\n        {end}\n")
+    environment.install("slow_library")
+    start(switchboard)
+    uses(A, "fork_hater", "slow_library")
+    settle(switchboard, environment, "fork_hater", "slow_library")
+    params = {"modules": ["fork_hater", "slow_library"]}
+    switchboard.create(B, "library.py:Uses", interpreter=environment.python, params=params)
+    switchboard.until(lambda: [e for e in switchboard.events if (e.container, e.what, e.cause) == (B, "gone", cause)])
+    assert uses(C, "fork_hater", "slow_library") == {"fork_hater": False, "slow_library": False}
+    assert uses(D, "slow_library", name="another") == {"slow_library": True}
+    assert learned(switchboard, environment).plain == ["model 1"]
+
+
+def test_a_model_that_has_never_loaded_is_not_taken_for_a_librarys_victim(
+    switchboard: Switchboard, environment: Environment, uses: Uses
+) -> None:
+    environment.install("slow_library")
+    start(switchboard)
+    uses(A, "slow_library")
+    settle(switchboard, environment, "slow_library")
+    switchboard.create(B, "plain.py:NoLoad", interpreter=environment.python, name="broken")
+    switchboard.until(lambda: [event for event in switchboard.events if event.cause == "load_failed"])
+    assert uses(C, "slow_library") == {"slow_library": True}
+    assert learned(switchboard, environment).plain == []
 
 
 def test_nothing_is_learned_where_that_is_switched_off(

@@ -4,9 +4,13 @@ A worker tells which modules its load imported that its zygote did not have. The
 them: then those that took long are *learned*, the others *cheap*, and what cannot be preloaded is *skipped*, each with
 its reason. All that is kept over restarts; what is skipped is tried again when the interpreter's packages have changed.
 
+A library may import well and still not work after a fork. So a model whose loads went well, and fail once its zygote
+has learned something, is *plain* from then on: its zygote has the configured modules alone.
+
 When full: of the learned ones the oldest make way; interpreters that are too many learn nothing.
 """
 
+from collections import OrderedDict
 from collections.abc import Container, Iterable, Sequence
 from typing import Final
 
@@ -17,6 +21,8 @@ FRESH_MAX: Final = 256
 FRESH_NBYTES_MAX: Final = 16 * 1024
 CHEAP_MAX: Final = 512
 SKIPPED_MAX: Final = 256
+PLAIN_MAX: Final = 256
+LOADED_MAX: Final = 1024
 INTERPRETERS_MAX: Final = 16
 NAME_NBYTES_MAX: Final = 200
 REASON_NBYTES_MAX: Final = 200
@@ -31,6 +37,7 @@ class Learned(Struct, omit_defaults=True):
     modules: list[str] = field(default_factory=list)  # in the order in which they are imported
     cheap: list[str] = field(default_factory=list)  # not worth a zygote
     skipped: dict[str, str] = field(default_factory=dict)  # and why
+    plain: list[str] = field(default_factory=list)  # models
     fingerprint: str = ""  # of the packages that this holds for
 
 
@@ -41,6 +48,7 @@ class Preloads:
         self._learns = learns
         self._known = known if learns else {}
         self._fresh: dict[str, list[str]] = {}
+        self._loaded: OrderedDict[tuple[str, str], None] = OrderedDict()  # interpreters and models: loads went well
 
     def known(self) -> dict[str, Learned]:
         """What is to be kept, by interpreter."""
@@ -104,6 +112,7 @@ class Preloads:
         if known.fingerprint and known.fingerprint != fingerprint:
             known.skipped.clear()
             known.cheap.clear()
+            known.plain.clear()
         known.fingerprint = fingerprint
         fresh = self._fresh.get(interpreter, [])
         self._fresh[interpreter] = [name for name in fresh if name not in set(tried)]
@@ -113,6 +122,28 @@ class Preloads:
         known.cheap = list(dict.fromkeys([*known.cheap, *cheap]))[-CHEAP_MAX:]
         for name, reason in skipped.items():
             self.avoid(interpreter, [name], reason)
+
+    # Models.
+
+    def is_plain(self, interpreter: str, model: str) -> bool:
+        """Must this model be forked from a zygote that has learned nothing?"""
+        known = self._known.get(interpreter)
+        return known is not None and model in known.plain
+
+    def loaded(self, interpreter: str, model: str) -> None:
+        """A load of this model went well."""
+        self._loaded[interpreter, model] = None
+        self._loaded.move_to_end((interpreter, model))
+        if len(self._loaded) > LOADED_MAX:
+            self._loaded.popitem(last=False)
+
+    def failed(self, interpreter: str, model: str) -> bool:
+        """A load of it failed, forked from a zygote that has learned something. True: it is plain from now on."""
+        known = self._known.get(interpreter)
+        if known is None or model in known.plain or (interpreter, model) not in self._loaded:
+            return False
+        known.plain = [*known.plain, model][-PLAIN_MAX:]
+        return True
 
     def _of(self, interpreter: str) -> Learned | None:
         known = self._known.get(interpreter)

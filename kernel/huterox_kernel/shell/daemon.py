@@ -259,7 +259,10 @@ class Daemon:
         self._workers.discard(container)
 
     def _report(self, event: ContainerEvent) -> None:
-        if event.what == "gone":
+        if event.what == "ready":
+            self._zygotes.end_load(event.container, True)
+        elif event.what == "gone":
+            self._zygotes.end_load(event.container, None if event.cause == "closed" else False)
             self._memory.forget(event.container)
             if (counted := self._ended.pop(event.container, None)) is not None:
                 event.requests, event.lane_usage = counted.requests, counted.lane_usage

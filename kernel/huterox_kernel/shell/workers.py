@@ -127,7 +127,7 @@ class Workers:
             finally:
                 os.close(start_file)
             log = self._logs.open(text_of(container))
-            order = Order(container, model.name, log, theirs.detach())
+            order = Order(container, model.name, model.version, log, theirs.detach())
         zygotes.order(model.interpreter, order)
 
     def ask_to_close(self, container: int) -> None:

@@ -47,6 +47,7 @@ class Order(NamedTuple):
 
     container: int
     model: str
+    version: str
     log: int
     control: int
 
@@ -55,10 +56,17 @@ class Order(NamedTuple):
         os.close(self.control)
 
 
-class Start(NamedTuple):
-    """What a zygote is started with. `interpreter` is its name among the kernel's, `program` what is run."""
+class Kind(NamedTuple):
+    """Whose zygote it is: of which interpreter ("": the kernel's own), and whether it imports what was learned."""
 
     interpreter: str
+    learns: bool
+
+
+class Start(NamedTuple):
+    """What a zygote is started with. `kind` is what the kernel knows it by, `program` what is run."""
+
+    kind: Kind
     program: str
     modules: list[str]
     learned: list[str]
@@ -77,6 +85,7 @@ class Zygote:
         self.start = start
         self.ready = False
         self.importing = ""  # the learned module that it is importing, or has imported last
+        self.has_learned = False  # whether it has imported any
         self.started_s = time.monotonic()
         self.workers: set[int] = set()
         self._waiting: dict[int, Order] = {}  # until the zygote is ready
@@ -155,6 +164,9 @@ class Zygote:
             try:
                 message = ForkOrder(container, order.model)
                 control.send(self._sock, message, [order.log, order.control])
+            except (BrokenPipeError, ConnectionResetError):  # it has ended; another one will have the order
+                self._waiting[container] = order
+                return
             except OSError as exc:
                 self._listener.on_fork_failed(container, f"the zygote takes no orders: {exc.strerror}", "")
             else:
@@ -175,8 +187,8 @@ class Zygote:
         match message:
             case Importing(module=module):
                 self.importing = module
-            case ZygoteReady():
-                self.ready = True
+            case ZygoteReady(took_s=took_s):
+                self.ready, self.has_learned = True, bool(took_s)
                 self._send_orders()
                 self._keeper.on_zygote_ready(self, message)
             case Forked(container=container, pid=pid) if len(descriptors) == 1:

@@ -1,5 +1,5 @@
 """The zygotes of a kernel, by interpreter: the first is started when it is needed, successors when loads have shown
-what else is worth preloading.
+what else is worth preloading, and one that has learned nothing for models that do not get on with that.
 
 A zygote is asked for a worker by a packet with two descriptors and answers with a pidfd. When a zygote dies, the system
 kills its workers; their ends are seen through their pidfds like any other. It is started again by the next order.
@@ -18,12 +18,12 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from huterox_kernel.core.preloads import Preloads
 from huterox_kernel.shell.logs import Logs
 from huterox_kernel.shell.preload_file import load_preloads, save_preloads
-from huterox_kernel.shell.zygote import Listener, Order, Start, Zygote
+from huterox_kernel.shell.zygote import Kind, Listener, Order, Start, Zygote
 from huterox_kernel.worker.control import Imported, ZygoteReady
 
 _log: Final = logging.getLogger("huterox.kernel")
@@ -31,6 +31,14 @@ _PRIVATE: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS
 _TAIL_NBYTES: Final = 4096
 
 RETIRED_MAX: Final = 2
+_OWN: Final = Kind("", True)
+
+
+class _Load(NamedTuple):
+    """A worker that has been ordered and is not ready yet."""
+
+    model: str
+    zygote: Zygote
 
 
 @dataclass(slots=True, frozen=True)
@@ -47,7 +55,7 @@ class ZygoteConfig:
 
 @dataclass(slots=True, eq=False)
 class _Generations:
-    """The zygotes of one interpreter."""
+    """The zygotes of one kind."""
 
     current: Zygote | None = None
     coming: Zygote | None = None
@@ -80,21 +88,25 @@ class Zygotes:
         self._is_loading = is_loading
         self._environment = _environment(config.threads)
         self._preloads = Preloads(config.learns, load_preloads(config.file) if config.learns else {})
-        self._generations: dict[str, _Generations] = {}
+        self._generations: dict[Kind, _Generations] = {}
+        self._loads: dict[int, _Load] = {}
 
     def warm(self) -> None:
         """Start the zygote of the kernel's own interpreter before it is needed. Raises OSError."""
-        self._taker("")
+        self._taker(_OWN)
 
     def order(self, interpreter: str, order: Order) -> None:
         """Ask for a worker of this interpreter ("": the kernel's own); answered through the listener."""
+        model = f"{order.model} {order.version}"
+        kind = Kind(interpreter, not self._preloads.is_plain(interpreter, model))
         try:
-            zygote = self._taker(interpreter)
+            zygote = self._taker(kind)
         except OSError as exc:
             order.close()
             reason = f"the interpreter {interpreter or sys.executable} cannot be run: {exc.strerror or exc}"
             self._listener.on_fork_failed(order.container, reason, "")
             return
+        self._loads[order.container] = _Load(model, zygote)
         zygote.order(order)
 
     def withdraw(self, container: int) -> bool:
@@ -113,22 +125,36 @@ class Zygotes:
         else:
             self._preloads.learn(interpreter, imported.modules)
 
+    def end_load(self, container: int, went_well: bool | None) -> None:
+        """A load has ended; None: it was given up. Of containers that are ready this means nothing any more."""
+        load = self._loads.pop(container, None)
+        if load is None:
+            return
+        interpreter = load.zygote.start.kind.interpreter
+        if went_well:
+            self._preloads.loaded(interpreter, load.model)
+        elif went_well is False and load.zygote.has_learned and self._preloads.failed(interpreter, load.model):
+            _log.warning(
+                "%s is loaded without what was learned from now on: its loads had gone well before", load.model
+            )
+            self._save()
+
     def look(self, now_s: float) -> None:
         """Kill zygotes that do not answer or are not needed any more; start successors that are due."""
-        for interpreter, generations in list(self._generations.items()):
+        for kind, generations in list(self._generations.items()):
             for zygote in generations.all():
                 if zygote.overdue_s(now_s) > self._config.start_timeout_s and not (zygote.ready and zygote.is_idle()):
                     zygote.kill()
             for zygote in generations.retired:
                 if zygote.is_idle():
                     zygote.kill()
-            self._look_at_idle(interpreter, generations, now_s)
-            self._look_for_successor(interpreter, generations)
+            self._look_at_idle(kind, generations, now_s)
+            self._look_for_successor(kind, generations)
 
-    def _look_at_idle(self, interpreter: str, generations: _Generations, now_s: float) -> None:
-        """Foreign interpreters' zygotes that nobody has needed for long end."""
+    def _look_at_idle(self, kind: Kind, generations: _Generations, now_s: float) -> None:
+        """Zygotes that nobody has needed for long end, but for the kernel's own."""
         zygotes = generations.all()
-        if not interpreter or not zygotes or not all(zygote.is_idle() for zygote in zygotes):
+        if kind == _OWN or not zygotes or not all(zygote.is_idle() for zygote in zygotes):
             generations.idle_since_s = None
         elif generations.idle_since_s is None:
             generations.idle_since_s = now_s
@@ -136,12 +162,12 @@ class Zygotes:
             for zygote in zygotes:
                 zygote.kill()
 
-    def _look_for_successor(self, interpreter: str, generations: _Generations) -> None:
+    def _look_for_successor(self, kind: Kind, generations: _Generations) -> None:
         current = generations.current
         if current is None or not current.ready or generations.coming is not None or self._is_loading():
             return
-        if len(generations.retired) < RETIRED_MAX and self._preloads.has_fresh(interpreter):
-            generations.coming = self._start(interpreter)
+        if kind.learns and len(generations.retired) < RETIRED_MAX and self._preloads.has_fresh(kind.interpreter):
+            generations.coming = self._start(kind)
 
     def close(self) -> None:
         """Kill them all, and wait for their ends."""
@@ -152,21 +178,21 @@ class Zygotes:
     def _all(self) -> Iterator[Zygote]:
         return (zygote for generations in self._generations.values() for zygote in generations.all())
 
-    def _taker(self, interpreter: str) -> Zygote:
+    def _taker(self, kind: Kind) -> Zygote:
         """Who takes orders now. Raises OSError: it cannot be started."""
-        generations = self._generations.setdefault(interpreter, _Generations())
+        generations = self._generations.setdefault(kind, _Generations())
         if generations.current is None:
             generations.current, generations.coming = generations.coming, None
         if generations.current is None:
-            generations.current = self._start(interpreter)
+            generations.current = self._start(kind)
         return generations.current
 
-    def _start(self, interpreter: str) -> Zygote:
-        config = self._config
-        program, learned = interpreter or sys.executable, self._preloads.wanted(interpreter)
-        log = self._logs.open(_log_name(interpreter))
+    def _start(self, kind: Kind) -> Zygote:
+        program = kind.interpreter or sys.executable
+        learned = self._preloads.wanted(kind.interpreter) if kind.learns else []
+        log = self._logs.open(_log_name(kind.interpreter))
         try:
-            start = Start(interpreter, program, config.modules, learned, self._environment)
+            start = Start(kind, program, self._config.modules, learned, self._environment)
             return Zygote(start, log, self._loop, self._listener, self)
         finally:
             os.close(log)
@@ -175,14 +201,15 @@ class Zygotes:
 
     def on_zygote_ready(self, zygote: Zygote, ready: ZygoteReady) -> None:
         """It takes orders; a successor takes them from now on."""
-        interpreter, tried = zygote.start.interpreter, zygote.start.learned
+        kind, tried = zygote.start.kind, zygote.start.learned
         left_out = "; ".join(f"{name}: {reason}" for name, reason in ready.skipped.items()) or "nothing"
         has = ", ".join([*ready.modules, *ready.took_s]) or "nothing"
         _log.info("zygote %s has %s preloaded; left out: %s", zygote.pid, has, left_out)
-        skipped = {name: reason for name, reason in ready.skipped.items() if name in tried}
-        self._preloads.settle(interpreter, tried, ready.took_s, skipped, ready.fingerprint)
-        self._save()
-        generations = self._generations[interpreter]
+        if kind.learns:
+            skipped = {name: reason for name, reason in ready.skipped.items() if name in tried}
+            self._preloads.settle(kind.interpreter, tried, ready.took_s, skipped, ready.fingerprint)
+            self._save()
+        generations = self._generations[kind]
         if generations.coming is zygote:
             if generations.current is not None:
                 generations.retired.append(generations.current)
@@ -190,7 +217,7 @@ class Zygotes:
 
     def on_zygote_end(self, zygote: Zygote, how: str) -> None:
         """It has ended, by itself or killed."""
-        generations = self._generations[zygote.start.interpreter]
+        generations = self._generations[zygote.start.kind]
         was_current = generations.current is zygote
         if was_current:
             generations.current = None
@@ -199,6 +226,8 @@ class Zygotes:
         else:
             generations.retired.remove(zygote)
         if zygote.ready:
+            for order in zygote.take_orders():
+                self.order(zygote.start.kind.interpreter, order)
             zygote.fail_orders(f"the zygote ended: {how}", "")
         elif zygote.importing:
             self._start_without(zygote, how, was_current)
@@ -207,20 +236,21 @@ class Zygotes:
 
     def _start_without(self, zygote: Zygote, how: str, was_current: bool) -> None:
         """It did not survive a learned module: the next one does without."""
-        interpreter = zygote.start.interpreter
+        interpreter = zygote.start.kind.interpreter
         _log.warning("zygote %s: %s while it imported %s", zygote.pid, how, zygote.importing)
         self._preloads.avoid(interpreter, [zygote.importing], f"{how} while it was imported")
         self._save()
         for order in zygote.take_orders():
             self.order(interpreter, order)
-        if was_current and not interpreter and self._generations[interpreter].current is None:
+        if was_current and zygote.start.kind == _OWN:
             self.warm()
 
     def _fail_start(self, zygote: Zygote, how: str) -> None:
-        log = _log_name(zygote.start.interpreter)
+        interpreter = zygote.start.kind.interpreter
+        log = _log_name(interpreter)
         tail = self._logs.tail(log, _TAIL_NBYTES)
         last = tail.strip().splitlines()[-1] if tail.strip() else "it said nothing"
-        self._preloads.drop_fresh(zygote.start.interpreter)
+        self._preloads.drop_fresh(interpreter)
         reason = f"no worker can be made with the interpreter {zygote.start.program} ({how}): {last}"
         zygote.fail_orders(reason, tail)
 

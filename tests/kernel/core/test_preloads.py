@@ -146,3 +146,38 @@ def test_nothing_is_learned_where_that_is_switched_off() -> None:
     assert known.wanted(OWN) == []
     assert not known.has_fresh(OWN)
     assert known.known() == {}
+
+
+def test_a_model_whose_loads_went_well_before_is_plain_once_one_fails() -> None:
+    known = settled("scipy")
+    known.loaded(OWN, "yolo 1")
+    assert not known.is_plain(OWN, "yolo 1")
+    assert known.failed(OWN, "yolo 1")
+    assert known.is_plain(OWN, "yolo 1")
+    assert not known.is_plain(OWN, "yolo 2")
+    assert not known.is_plain("/env/python", "yolo 1")
+    assert not known.failed(OWN, "yolo 1")  # that is known, and changes nothing
+
+
+def test_a_model_that_never_loaded_is_to_blame_itself() -> None:
+    known = settled("scipy")
+    assert not known.failed(OWN, "yolo 1")
+    assert not known.is_plain(OWN, "yolo 1")
+
+
+def test_plain_models_get_another_chance_when_packages_have_changed() -> None:
+    known = settled("scipy")
+    known.loaded(OWN, "yolo 1")
+    known.failed(OWN, "yolo 1")
+    known.settle(OWN, [], {}, {}, "other packages")
+    assert not known.is_plain(OWN, "yolo 1")
+
+
+def test_what_is_known_of_models_is_bounded() -> None:
+    known = settled("scipy")
+    for index in range(5000):
+        known.loaded(OWN, f"m{index} 1")
+    assert not known.failed(OWN, "m0 1")
+    for index in range(5000 - preloads.LOADED_MAX, 5000):
+        assert known.failed(OWN, f"m{index} 1")
+    assert len(known.known()[OWN].plain) == preloads.PLAIN_MAX

@@ -7,11 +7,13 @@ from typing import Any
 
 
 class Uses:
-    """Imports modules when it is made. Each of them says in which process it was imported."""
+    """Imports modules when it is made, and uses those that can be. Each says in which process it was imported."""
 
     def __init__(self, modules: list[str], environment: dict[str, str] | None = None) -> None:
         os.environ.update(environment or {})
         self._modules = [importlib.import_module(name) for name in modules]
+        for module in self._modules:
+            getattr(module, "use", lambda: None)()
 
     def predict(self) -> dict[str, Any]:
         """For each module: was it there already when this process was forked?"""

@@ -10,7 +10,10 @@ from huterox_kernel.shell.preload_file import load_preloads, save_preloads
 
 def test_what_is_kept_is_found_again(tmp_path: Path) -> None:
     path = tmp_path / "preloads.json"
-    known = {"": Learned(["scipy"], ["colorsys"], {"grpc": "it starts 3 threads"}, "fp"), "/env/python": Learned()}
+    known = {
+        "": Learned(["scipy"], ["colorsys"], {"grpc": "it starts 3 threads"}, ["yolo 1"], "fp"),
+        "/env/python": Learned(),
+    }
     save_preloads(path, known)
     assert load_preloads(path) == known
     assert [file.name for file in tmp_path.iterdir()] == ["preloads.json"]
