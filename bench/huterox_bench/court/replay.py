@@ -40,6 +40,7 @@ TICK_S: Final = 0.1
 """As often as the daemon looks at the time while something waits for it."""
 SWEEPS: Final = 2
 """Windows after a call until its accessed bit has been cleared."""
+NEVER_S: Final = 1e9
 PROGRESS_STEPS: Final = 100
 
 REPLAYED: Final = (*POLICIES, "opt")
@@ -57,7 +58,7 @@ class Settings:
     nodes: int = 1
     slots: int | None = None  # None: enough for all
     replicas_max: int = 1
-    idle_timeout_s: float = 1e9  # so that only the policy closes anything
+    idle_timeout_s: float = NEVER_S  # so that only the policy closes anything
     unload_s: float = 0.1  # from CLOSE until the memory is back
     core: CoreConfig = field(default_factory=CoreConfig)
 
@@ -169,10 +170,11 @@ class Replay:
         while by_deadline and by_deadline[0].ended:
             by_deadline.popleft()
         if by_deadline:
-            due_s = min(due_s, by_deadline[0].deadline_s)
+            deadline_s = by_deadline[0].deadline_s
+            due_s = min(due_s, deadline_s if deadline_s > self._looked_s else self._looked_s + TICK_S)
         if self._lines and any(not self._group_of(model).resident for model in self._lines):
             due_s = min(due_s, self._looked_s + TICK_S)
-        if self._settings.idle_timeout_s < 1e9:
+        if self._settings.idle_timeout_s < NEVER_S:
             due_s = min(due_s, self._next_idle_s())
         if self._settings.replicas_max > 1 and (self._open or self._has_surplus()):
             due_s = min(due_s, self._looked_s + self._heartbeat_s)
