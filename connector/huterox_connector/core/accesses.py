@@ -5,9 +5,17 @@ containers in the window of its last call and in the one after. What containers 
 the services that used them last, in equal parts.
 """
 
+from typing import Final
+
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.ids import ServiceId
 from huterox_connector.core.records import Container, Group, GroupKey, Service
+
+SLICES: Final = 16
+"""The end of a window takes so many looks where groups are many: one would hold up everything else."""
+
+SWEPT_MIN: Final = 64
+"""Groups that are swept in one look at least."""
 
 
 class Accesses:
@@ -16,6 +24,8 @@ class Accesses:
     def __init__(self, config: CoreConfig, now_s: float) -> None:
         self._window_s = config.accessed_window_s
         self._touched: dict[GroupKey, Group] = {}
+        self._unswept: list[Group] = []
+        self._slice = 0  # how many of them one look sweeps
         self._changed: dict[ServiceId, Service] = {}
         self._sweep_at_s = now_s + self._window_s
 
@@ -36,27 +46,29 @@ class Accesses:
         self._touched[group.key] = group
 
     def sweep(self, now_s: float) -> bool:
-        """At the end of a window: clear the bits, charge the memory. Whether it was the end of one."""
-        if now_s < self._sweep_at_s:
-            return False
-        self._sweep_at_s = now_s + self._window_s
-        self._sweep_all()
-        return True
-
-    def changed(self) -> list[Service]:
-        """The services whose usage has changed since the last time that this was asked."""
-        changed, self._changed = self._changed, {}
-        for group in self._touched.values():
-            changed |= group.accessed
-        return list(changed.values())
-
-    def _sweep_all(self) -> None:
-        touched, self._touched = self._touched, {}
-        for group in touched.values():
+        """At the end of a window: clear the bits, charge the memory; of many groups a part. Whether any was swept."""
+        if not self._unswept and now_s >= self._sweep_at_s:
+            self._sweep_at_s = now_s + self._window_s
+            self._unswept, self._touched = list(self._touched.values()), {}
+            self._slice = max(SWEPT_MIN, len(self._unswept) // SLICES)
+        swept, self._unswept = self._unswept[: self._slice], self._unswept[self._slice :]
+        for group in swept:
             self._changed |= group.accessed
             self._sweep_group(group)
             if group.recent:
                 self._touched[group.key] = group
+        return bool(swept)
+
+    def swept(self) -> list[Service]:
+        """The services whose usage was swept since this was last asked."""
+        changed, self._changed = self._changed, {}
+        return list(changed.values())
+
+    def changed(self) -> list[Service]:
+        """The same, and those that have been called since."""
+        for group in (*self._unswept, *self._touched.values()):
+            self._changed |= group.accessed
+        return self.swept()
 
     def _sweep_group(self, group: Group) -> None:
         for service in group.accessed.values():

@@ -4,7 +4,9 @@ All calls of one group wait in one line and share one load. A line ends in one o
 and the calls are forwarded in order; the load failed and all get its error; or one call's own time is over.
 """
 
+import heapq
 from collections.abc import Callable
+from typing import Final
 
 from huterox_connector.core.calls import Call, CallKey, Calls
 from huterox_connector.core.config import CoreConfig
@@ -13,6 +15,9 @@ from huterox_connector.core.events import CallMissed
 from huterox_connector.core.records import Container, Group, GroupKey, Service, WaitingCall
 from huterox_wire.errors import Busy, DeadlineExceeded, HuteroxError, ResourceInterrupt
 from huterox_wire.limits import PACKED_NBYTES_MAX
+
+ENDED_MAX: Final = 1024
+"""Deadlines of calls that have ended already, beyond as many as wait, before they are taken out."""
 
 
 class Faults:
@@ -24,6 +29,7 @@ class Faults:
         self._lines: dict[GroupKey, Group] = {}  # the groups that have a line
         self._waiting: dict[CallKey, WaitingCall] = {}
         self._nbytes = 0
+        self._due: list[tuple[float, CallKey]] = []  # when each is over; those that have ended before are passed over
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -48,6 +54,7 @@ class Faults:
         waiting = WaitingCall(event.caller, event.request_id, service, deadline_s, now_s, event.frames, event.nbytes)
         group.waiting.append(waiting)
         self._waiting[event.caller, event.request_id] = waiting
+        heapq.heappush(self._due, (deadline_s, (event.caller, event.request_id)))
         self._lines[group.key] = group
         self._nbytes += event.nbytes
         service.in_flight += 1
@@ -109,8 +116,16 @@ class Faults:
 
     def expire(self, now_s: float) -> list[Effect]:
         """End the calls whose time is over."""
+        over: dict[GroupKey, Group] = {}
+        while self._due and self._due[0][0] <= now_s:
+            waiting = self._waiting.get(heapq.heappop(self._due)[1])
+            if waiting is not None and waiting.deadline_s <= now_s:
+                over[waiting.service.group.key] = waiting.service.group
+        if len(self._due) > 2 * len(self._waiting) + ENDED_MAX:
+            self._due = [(waiting.deadline_s, key) for key, waiting in self._waiting.items()]
+            heapq.heapify(self._due)
         effects: list[Effect] = []
-        for group in self.groups():
+        for group in over.values():
             error = DeadlineExceeded(
                 f"model {group.model.name!r} was not resident within the call's time", waited_for="load"
             )

@@ -148,10 +148,13 @@ class Switchboard:
         self._lane_use.restore(service.id, stored.lanes)
 
     def keep_usage(self) -> list[Effect]:
-        """Write what services have used since this was last asked for: now and then, and at the end."""
+        """Write what services have used since it was last written: at the end."""
+        return self._keep_usage(self._accesses.changed())
+
+    def _keep_usage(self, services: list[Service]) -> list[Effect]:
         writes = [
             put_usage(service, self._lane_use.counted_of(service), self._last_hit_at(service))
-            for service in self._accesses.changed()
+            for service in services
             if self.registry.services.get(service.id) is service
         ]
         return [Keep(tuple(writes))] if writes else []
@@ -291,7 +294,7 @@ class Switchboard:
         effects += self._residency.lose_patience(now_s)
         effects += self._reclaim.look(now_s)
         if self._accesses.sweep(now_s):
-            effects += self.keep_usage()
+            effects += self._keep_usage(self._accesses.swept())
         return effects
 
     def _expire_calls(self, now_s: float) -> list[Effect]:

@@ -5,6 +5,7 @@ from tests.connector.harness import Harness, report
 
 from huterox_connector.core import desired, measured
 from huterox_connector.core import effects as asked
+from huterox_connector.core.accesses import SWEPT_MIN
 from huterox_connector.core.switchboard import Switchboard
 from huterox_connector.core.vectors import MIB
 
@@ -118,3 +119,19 @@ def test_usage_survives_the_switchboard_and_goes_on(harness: Harness) -> None:
     service = board.registry.service("t3", "c")
     assert (service.hits, service.faults) == (1, 1)
     assert service.host_byte_s == pytest.approx(500 * MIB)
+
+
+def test_end_of_a_window_takes_several_ticks_where_many_models_are_in_use() -> None:
+    harness = Harness(node_timeout_s=1e9)
+    harness.node("n1", slots=400, host_mb=100_000)
+    for number in range(3 * SWEPT_MIN):
+        name = f"m{number}"
+        harness.service(name)
+        harness.load(b"n1:b1", name, number + 1)
+
+    def written(now_s: float) -> int:
+        keeps = [effect for effect in harness.tick(now_s) if isinstance(effect, asked.Keep)]
+        return sum(len(keep.writes) for keep in keeps)
+
+    assert [written(10.0 + tick / 4) for tick in range(5)] == [SWEPT_MIN] * 3 + [0] * 2
+    assert all("accessed" in row["bits"] for row in harness.ask("services"))

@@ -12,6 +12,7 @@ from tests.connector.harness import (
 )
 
 from huterox_connector.core import effects as asked
+from huterox_connector.core.faults import ENDED_MAX
 
 
 def test_call_to_an_absent_model_starts_a_load(harness: Harness) -> None:
@@ -170,3 +171,15 @@ def test_bytes_in_flight_are_bounded() -> None:
     assert harness.board.calls.hit(CALLER, call_header(handle, 3), 200, 0.0) is None
     harness.answer(node, 2)
     assert harness.board.calls.hit(CALLER, call_header(handle, 3), 200, 0.0)
+
+
+def test_deadlines_of_calls_that_have_ended_do_not_pile_up() -> None:
+    harness = Harness(room_patience_s=0.0)
+    harness.node(slots=1)
+    harness.service("holder", tier="pinned")
+    harness.load(b"n1:b1", "holder", 1)
+    harness.service("bert")
+    for number in range(3 * ENDED_MAX):
+        assert refused(harness.call("bert", 10 + number, budget_s=1000.0))
+    harness.tick(1.0)
+    assert harness.board._faults._due == []
