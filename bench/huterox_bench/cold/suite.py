@@ -1,5 +1,6 @@
 """The suite: a trivial torch model and the demo's models, warm and fresh, in turns."""
 
+import time
 import tomllib
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -21,6 +22,10 @@ from huterox_bench.sdk.node import start_node
 from huterox_wire.nodes import ModelSpec
 
 CALL_TIMEOUT_S: Final = 120.0
+STARTS_MIN: Final = 5
+SECONDS_MAX: Final = 240.0
+"""On a machine that takes longer, no more starts than the least are made."""
+
 FURTHER: Final = 6
 """Containers beside the first."""
 
@@ -74,22 +79,20 @@ def measure_cold(options: Options, stack: ExitStack, progress: Progress) -> list
     for name, starts in warm.items():
         progress(f"teaching the zygote what {name} imports")
         starts.teach()
-    fresh_starts: dict[str, list[Start]] = {name: [] for name in warm}
-    warm_starts: dict[str, list[Start]] = {name: [] for name in warm}
+    fresh: dict[str, list[Start]] = {name: [] for name in warm}
+    forked: dict[str, list[Start]] = {name: [] for name in warm}
+    begun_s = time.monotonic()
     for turn in range(options.plan.slices):
+        if turn >= STARTS_MIN and time.monotonic() - begun_s > SECONDS_MAX:
+            break
         for subject in found:
             name = subject.spec.name
             progress(f"start {turn + 1} of {options.plan.slices}: {name}")
-            fresh_starts[name].append(start_fresh(subject.spec))
-            warm_starts[name].append(warm[name].start())
+            fresh[name].append(start_fresh(subject.spec))
+            forked[name].append(warm[name].start())
             warm[name].end()
-    rows = [
-        row
-        for subject in found
-        for row in rows_of_starts(
-            subject.spec.name, fresh_starts[subject.spec.name], warm_starts[subject.spec.name], subject.bar
-        )
-    ]
+    named = [(subject.spec.name, subject.bar) for subject in found]
+    rows = [row for name, bar in named for row in rows_of_starts(name, fresh[name], forked[name], bar)]
     return [*rows, _measure_further(client, found[0], progress)]
 
 
