@@ -185,6 +185,13 @@ def index_is_in_order(world: "World") -> None:
     assert set(map(id, index._ring)) == set(map(id, nodes.values())) and len(index._ring) == len(nodes)
 
 
+def lists_are_in_order(world: "World") -> None:
+    registry = world.board.registry
+    assert list(registry.service_ids.after(0)) == sorted(registry.services)
+    assert list(registry.container_ids.after(0)) == sorted(registry.containers)
+    assert list(registry.model_names.after("")) == sorted(registry.models)
+
+
 def claims_are_mutual(world: "World") -> None:
     claims = world.board._residency._claims._claimed
     registry = world.board.registry
@@ -261,6 +268,7 @@ EVERY: Final[tuple[Callable[["World"], None], ...]] = (
     loads_are_shared,
     records_know_each_other,
     index_is_in_order,
+    lists_are_in_order,
     claims_are_mutual,
     watches_are_bounded,
     replacers_know_the_ready,

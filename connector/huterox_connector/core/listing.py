@@ -32,13 +32,14 @@ class Listing:
 
     def models(self, args: PageArgs, now_s: float) -> Page:
         models = self._registry.models
-        names = sorted(name for name in models if name > args.after)
+        names = self._registry.model_names.after(args.after)
         return _page(names, lambda name: views.model_row(models[name]), str)
 
     def services(self, args: ServicesArgs, now_s: float) -> Page:
         services = self._registry.services
         after = id_of("s", args.after) if args.after else 0
-        found = sorted(h for h, s in services.items() if h > after and (not args.tenant or s.tenant == args.tenant))
+        handles = self._registry.service_ids.after(after)
+        found = (handle for handle in handles if not args.tenant or services[handle].tenant == args.tenant)
         return _page(
             found,
             lambda handle: views.service_row(services[handle], self._journal, now_s),
@@ -49,7 +50,7 @@ class Listing:
         containers = self._registry.containers
         after = id_of("c", args.after) if args.after else 0
         return _page(
-            sorted(cid for cid in containers if cid > after),
+            self._registry.container_ids.after(after),
             lambda cid: views.container_row(containers[cid], self._journal, now_s),
             lambda cid: text_of("c", cid),
         )
@@ -76,7 +77,8 @@ class Listing:
     def _usage_of_services(self, args: UsageArgs) -> Page:
         services = self._registry.services
         after = id_of("s", args.after) if args.after else 0
-        found = sorted(h for h, s in services.items() if h > after and (not args.tenant or s.tenant == args.tenant))
+        handles = self._registry.service_ids.after(after)
+        found = (handle for handle in handles if not args.tenant or services[handle].tenant == args.tenant)
 
         def row(handle: int) -> dict[str, Any]:
             service = services[handle]

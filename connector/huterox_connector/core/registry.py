@@ -12,6 +12,7 @@ from huterox_connector.core.hotness import Hotness
 from huterox_connector.core.ids import ContainerId, ServiceId
 from huterox_connector.core.lifecycle import State
 from huterox_connector.core.records import Container, Group, GroupKey, Model, Node, Service, Usage
+from huterox_connector.core.sortedkeys import SortedKeys
 from huterox_wire.errors import NotFound
 from huterox_wire.nodes import ModelSpec
 
@@ -30,6 +31,9 @@ class Registry:
         self.nodes: OrderedDict[bytes, Node] = OrderedDict()  # who has been silent for the longest time comes first
         self.nodes_by_name: dict[str, Node] = {}
         self.departed: deque[Container] = deque(maxlen=DEPARTED_MAX)  # the last that are gone, for their logs
+        self.model_names: SortedKeys[str] = SortedKeys()
+        self.service_ids: SortedKeys[int] = SortedKeys()
+        self.container_ids: SortedKeys[int] = SortedKeys()
         self.past_usage: dict[str, Usage] = {}  # of services that were deleted, by tenant
         self._service_ids: dict[tuple[str, str], ServiceId] = {}
 
@@ -60,6 +64,7 @@ class Registry:
         """Add a model, or give a known one its new specification; what was measured holds for one version alone."""
         if (model := self.models.get(spec.name)) is None:
             model = self.models[spec.name] = Model(spec, deployed_at)
+            self.model_names.add(spec.name)
             return model
         if model.spec != spec:
             model.footprints.clear()
@@ -69,6 +74,7 @@ class Registry:
     def remove_model(self, model: Model) -> None:
         """The model must have no service any more."""
         del self.models[model.name]
+        self.model_names.remove(model.name)
         if (group := self.groups.get((model.name, 0))) is not None and not group.resident:
             del self.groups[group.key]
 
@@ -77,6 +83,7 @@ class Registry:
         group = service.group
         self.services[service.id] = service.model.services[service.id] = group.services[service.id] = service
         self._service_ids[service.tenant, service.name] = service.id
+        self.service_ids.add(service.id)
         group.pins += service.tier == "pinned"
         if service.lend:
             service.model.lenders[service.id] = service
@@ -85,6 +92,7 @@ class Registry:
         """What it used stays with its tenant."""
         group = service.group
         del self.services[service.id], self._service_ids[service.tenant, service.name]
+        self.service_ids.remove(service.id)
         del service.model.services[service.id], group.services[service.id]
         group.pins -= service.tier == "pinned"
         group.accessed.pop(service.id, None)
@@ -101,6 +109,7 @@ class Registry:
 
     def add_container(self, container: Container) -> None:
         self.containers[container.id] = container
+        self.container_ids.add(container.id)
         container.node.containers[container.id] = container
         container.model.containers[container.id] = container
         container.group.coming[container.id] = container
@@ -108,6 +117,7 @@ class Registry:
     def remove_container(self, container: Container) -> None:
         self.unmap(container)
         del self.containers[container.id], container.node.containers[container.id]
+        self.container_ids.remove(container.id)
         container.model.containers.pop(container.id, None)
         self.departed.append(container)
         self.forget_if_empty(container.group)

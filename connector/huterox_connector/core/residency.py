@@ -257,7 +257,8 @@ class Residency:
         return effects
 
     def _waiting(self) -> list[Group]:
-        return [group for group in self._faults.groups() if not group.resident]
+        # Many lines wait for a load that is under way: `resident`, looked up here without the call.
+        return [group for group in self._faults.groups() if not (group.ready or group.coming)]
 
     def lose_patience(self, now_s: float) -> list[Effect]:
         """End the faults of a platform without nodes."""

@@ -1,5 +1,6 @@
 """The records as the operator sees them: what `ps`, `services`, `models`, `nodes` and `usage` answer. Plain values."""
 
+from itertools import islice
 from typing import Any, Final
 
 from huterox_connector.core.ids import text_of
@@ -39,7 +40,7 @@ def container_row(container: Container, journal: Journal, now_s: float) -> dict[
         "timings_s": {stage: round(took_s, 4) for stage, took_s in container.timings_s.items()},
         "pid": container.pid,
         "pid_identity": f"{node.host_id}:{container.pid}:{container.pid_started}" if container.pid else None,
-        "services": sorted(service.title for service in list(services.values())[:SERVICES_SHOWN_MAX]),
+        "services": sorted(service.title for service in islice(services.values(), SERVICES_SHOWN_MAX)),
         "services_count": len(services),
         "reason": container.reason,
     }
