@@ -167,7 +167,7 @@ class Client:
         return self._row("delete", name=name, tenant=self.tenant if tenant is None else tenant)
 
     def services(self, *, tenant: str | None = None) -> list[Row]:
-        """The virtual containers of one tenant; None: of all."""
+        """The virtual containers of one tenant, None: of all; each with `state`, `bits`, `quota`, `info` and `usage`."""
         return self._rows("services", tenant=tenant)
 
     def pin(self, name: str, *, tenant: str | None = None) -> Row:
@@ -179,7 +179,7 @@ class Client:
         return self._row("unpin", name=name, tenant=self.tenant if tenant is None else tenant)
 
     def usage(self, *, by: str = "tenant", tenant: str | None = None) -> list[Row]:
-        """What has been used since the beginning: calls, errors, busy seconds, and memory times seconds.
+        """What has been used since the beginning: calls, errors, busy seconds, memory times seconds, faults, refusals.
 
         Args:
             by: "tenant", services that were deleted since included, or "service".
@@ -212,11 +212,11 @@ class Client:
         return self._row("status")
 
     def containers(self) -> list[Row]:
-        """The living containers."""
+        """The living containers: where each is, why, what it takes, and in `timings_s` what its creation took."""
         return self._rows("ps")
 
     def nodes(self) -> list[Row]:
-        """The nodes and what their kernels may give."""
+        """The nodes, what their kernels may give and have given; in `memory`, what more of it would have saved."""
         return self._rows("nodes")
 
     def events(self, *, after: int = 0, limit: int = 1000, subject: str | None = None) -> list[Row]:
@@ -231,7 +231,7 @@ class Client:
         return self._collected("events", pages, subject=subject)
 
     def evict(self, container: str) -> Row:
-        """Close a container; the next call of its model loads another."""
+        """Close a container, once its calls have ended; the next call of its model loads another."""
         return self._row("evict", container=container)
 
     def drain(self, node: str) -> Row:
