@@ -167,7 +167,7 @@ class Client:
         return self._row("delete", name=name, tenant=self.tenant if tenant is None else tenant)
 
     def services(self, *, tenant: str | None = None) -> list[Row]:
-        """The virtual containers of one tenant, None: of all; each with `state`, `bits`, `quota`, `info` and `usage`."""
+        """The virtual containers of one tenant, None: of all; with `state`, `bits`, `quota`, `info` and `usage`."""
         return self._rows("services", tenant=tenant)
 
     def pin(self, name: str, *, tenant: str | None = None) -> Row:
