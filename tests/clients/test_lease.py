@@ -80,6 +80,13 @@ def test_another_host_is_never_asked_again():
     assert seeking.due_s == inf
 
 
+def test_a_service_with_a_quota_is_asked_for_rarely_and_others_are_not_affected():
+    seeking = Seeking()
+    quota = Unavailable("it has a quota", retryable=False, reason="quota")
+    assert not refused(seeking, quota, 10.0, opening=True)
+    assert seeking.due_s == 40.0
+
+
 def test_a_lost_lane_clears_the_pause():
     seeking = Seeking()
     for _ in range(4):

@@ -161,6 +161,9 @@ class Seeking:
             self.give_up()
         elif self._opening and reason == "absent":
             self._retry_at(now_s)  # what nobody has called yet is rarely resident: that says nothing about later
+        elif reason == "quota":  # that lasts as long as the service does; another one may follow under its name
+            self._pause_s = PAUSE_S_MAX
+            self._pause(now_s)
         else:
             self._pause(now_s)
         return self._given_up
