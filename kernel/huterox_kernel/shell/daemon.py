@@ -232,7 +232,9 @@ class Daemon:
     def _start_worker(self, container: int, model: ModelSpec, device: str) -> None:
         self._started_s[container] = time.time()
         self._ordered_s[container] = time.monotonic()
-        self._spawn(self._memory.watch(container, device))
+        if device:
+            self._memory.watch(container, device)
+            self._spawn(self._memory.look_before(container))
         with ExitStack() as given:
             try:
                 lane = self._lanes.open(container)

@@ -54,14 +54,25 @@ class Nvml:
         self._handles: dict[str, Any] = {}
 
     def devices(self) -> list[Device]:
+        try:
+            count = self._nvml.nvmlDeviceGetCount()
+        except self._nvml.NVMLError as exc:
+            raise DriverError(f"NVML: {exc}") from exc
+        return [device for index in range(count) if (device := self._device(index)) is not None]
+
+    def _device(self, index: int) -> Device | None:
+        """None: no container can have it, which the log tells."""
         nvml = self._nvml
         try:
-            handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-            return [self._device(handle) for handle in handles if not self._is_split(handle)]
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            if not self._is_split(handle):
+                return self._describe(handle)
+            _log.warning("device number %d is left out: it is split into MIG devices", index)
         except nvml.NVMLError as exc:
-            raise DriverError(f"NVML: {exc}") from exc
+            _log.warning("device number %d is left out: %s", index, exc)
+        return None
 
-    def _device(self, handle: Any) -> Device:
+    def _describe(self, handle: Any) -> Device:
         nvml = self._nvml
         total = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
         return Device(str(nvml.nvmlDeviceGetUUID(handle)), total, str(nvml.nvmlDeviceGetName(handle)))

@@ -78,12 +78,15 @@ class Memory:
 
     # While a worker lives.
 
-    async def watch(self, container: int, device: str) -> None:
-        """A container is about to begin on this device."""
-        if not device:
+    def watch(self, container: int, device: str) -> None:
+        """A container is about to begin on this device; `look_before` follows at once."""
+        self._watched[container] = _Watched(device)
+
+    async def look_before(self, container: int) -> None:
+        """What nobody accounts for before it has begun."""
+        if (watched := self._watched.get(container)) is None:
             return
-        watched = self._watched[container] = _Watched(device)
-        reading = await self._read(device)
+        reading = await self._read(watched.device)
         if reading is not None and watched.unaccounted is None:
             watched.unaccounted = _unaccounted(reading)
 

@@ -1,6 +1,6 @@
 """The double of NVIDIA's management library: what it shows stands in a JSON file, named by HUTEROX_TEST_NVML.
 
-{"error": "", "devices": [{"uuid", "name", "total", "free", "mig", "processes": [[pid, bytes or null], ...]}]}
+{"error": "", "devices": [{"uuid", "name", "total", "free", "mig", "lost", "processes": [[pid, bytes or null], ...]}]}
 """
 
 import json
@@ -38,7 +38,10 @@ def nvmlDeviceGetCount() -> int:
 
 
 def nvmlDeviceGetHandleByIndex(index: int) -> str:
-    return str(_devices()[index]["uuid"])
+    device = _devices()[index]
+    if device.get("lost"):
+        raise NVMLError("GPU is lost")
+    return str(device["uuid"])
 
 
 def nvmlDeviceGetHandleByUUID(uuid: str) -> str:

@@ -31,6 +31,12 @@ def test_a_device_that_is_split_is_left_out(gpus: Gpus) -> None:
     assert [device.id for device in Nvml().devices()] == [OTHER]
 
 
+def test_a_device_that_does_not_answer_is_left_out_and_told(gpus: Gpus, caplog: pytest.LogCaptureFixture) -> None:
+    gpus.set(GPU, lost=True)
+    assert [device.id for device in Nvml().devices()] == [OTHER]
+    assert "device number 0 is left out: GPU is lost" in caplog.text
+
+
 def test_memory_is_told_by_process(gpus: Gpus) -> None:
     gpus.hold(17, 3 * GIB, free=76 * GIB)
     reading = Nvml().read(GPU)

@@ -62,7 +62,9 @@ def run(driver: Any, steps: Any) -> Any:
 
 def measured(driver: Any, device: str = GPU) -> memory.Held:
     async def steps(held: Memory) -> memory.Held:
-        await held.watch(A, device)
+        if device:
+            held.watch(A, device)
+            await held.look_before(A)
         return await held.measure(A, identity_of(PID))
 
     result = run(driver, steps)
@@ -74,7 +76,8 @@ def returned(driver: Driver, timeout_s: float = 10.0, *, is_measured: bool = Tru
     """Watch a container, measure it while it lives, then wait for its memory."""
 
     async def steps(held: Memory) -> bool:
-        await held.watch(A, GPU)
+        held.watch(A, GPU)
+        await held.look_before(A)
         if is_measured:
             await held.measure(A, identity_of(PID))
         return await held.await_return(A, PID, timeout_s)
@@ -191,12 +194,26 @@ def test_a_driver_that_fails_while_memory_returns_is_asked_again() -> None:
     assert returned(Driver(reading(79), alive, DriverError("busy"), reading(79)))
 
 
+def test_a_container_that_is_gone_before_it_was_looked_at_is_not_watched() -> None:
+    driver = Driver(reading(79))
+
+    async def steps(held: Memory) -> bool:
+        held.watch(A, GPU)
+        held.forget(A)
+        await held.look_before(A)
+        return await held.await_return(A, PID, 10.0)
+
+    assert run(driver, steps)
+    assert driver.asked == 0
+
+
 def test_nothing_is_learnt_from_a_device_that_owes_memory() -> None:
     """Measuring one worker while another's memory is on its way back must not take that for what is always missing."""
     owing = reading(70, **{f"p{PID}": 3})
 
     async def steps(held: Memory) -> bool:
-        await held.watch(A, GPU)
+        held.watch(A, GPU)
+        await held.look_before(A)
         other = asyncio.ensure_future(held.await_return(A, DEAD, 0.2))
         await asyncio.sleep(0)
         await held.measure(A, identity_of(PID))
