@@ -246,6 +246,10 @@ def lanes_add_up(world: "World") -> None:
     world.lanes.check()
 
 
+def usage_never_shrinks(world: "World") -> None:
+    world.ledger.check(world.board)
+
+
 def acknowledged_changes_hold(world: "World") -> None:
     registry = world.board.registry
     changing = world.operator.changing
@@ -274,5 +278,6 @@ EVERY: Final[tuple[Callable[["World"], None], ...]] = (
     replacers_know_the_ready,
     accesses_are_of_their_groups,
     lanes_add_up,
+    usage_never_shrinks,
     acknowledged_changes_hold,
 )

@@ -40,6 +40,7 @@ class Kernels:
         self._world = world
         self.all: dict[bytes, SimKernel] = {}
         self._boots = count(1)
+        self.shares = [0.6, 1.0, 1.0, 1.3]  # what containers take, of what is declared
 
     def start(self, name: str, **offers: Any) -> SimKernel:
         """Start a kernel; `offers` replaces what is drawn."""
@@ -190,7 +191,7 @@ class Kernels:
 
     def _create(self, kernel: SimKernel, meta: CreateMeta) -> None:
         world, random, spec = self._world, self._world.random, meta.model
-        share = random.choice([0.6, 1.0, 1.0, 1.3])  # of what is declared
+        share = random.choice(self.shares)
         declared = spec.resources
         size = Size(max(1, int(declared.host_mb * share)), max(1, int(declared.gpu_mb * share)) if meta.device else 0)
         charged = Size(meta.host_bytes // MIB, meta.device_bytes // MIB)

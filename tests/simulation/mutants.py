@@ -20,7 +20,7 @@ from huterox_connector.core.loading import Loading
 from huterox_connector.core.nodeindex import NodeIndex
 from huterox_connector.core.nodes import Nodes
 from huterox_connector.core.reclaim import Reclaim
-from huterox_connector.core.records import Group
+from huterox_connector.core.records import Group, Usage
 from huterox_connector.core.residency import Residency
 from huterox_connector.core.usage import LaneUse
 
@@ -116,5 +116,6 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "a lost CREATE is waited for": _does_nothing(Nodes, "_end_missing", ()),
     "a restart counts lanes again": _does_nothing(LaneUse, "restore"),
+    "a deleted service's usage is forgotten": _does_nothing(Usage, "add"),
     "a ready container is not watched": _does_nothing(Reclaim, "watch"),
 }

@@ -8,6 +8,7 @@ and checks what must always hold. A failing seed replays exactly.
     kernels    nodes and their containers   disk        what survives a switchboard
     operator   the verbs                    trouble     what goes wrong
     decisions  is every decision right      invariants  does everything add up
+    ledger     what tenants have used       quiet       what must hold when all has come to rest
 """
 
 from collections import Counter
@@ -22,6 +23,7 @@ from tests.simulation.disk import Disk
 from tests.simulation.invariants import check_all, no_call_is_lost
 from tests.simulation.kernels import Kernels
 from tests.simulation.lanes import Lanes
+from tests.simulation.ledger import Ledger
 from tests.simulation.operator import Operator
 from tests.simulation.shapes import draw_config
 
@@ -65,6 +67,7 @@ class World:
         self.kernels = Kernels(self)
         self.operator = Operator(self)
         self.decisions = Decisions(self)
+        self.ledger = Ledger()
         self.start_switchboard()
         self.after(TICK_S, self._tick)
 
@@ -81,8 +84,11 @@ class World:
     def start_switchboard(self) -> None:
         """A new one, which knows what is on disk. Whoever waited for the old one gives up by himself."""
         self.epoch += 1
+        before = self.board if self.epoch > 1 else None
         self.board = Switchboard(self.config, self.epoch, clock_offset_s=1e9, started_s=self.now_s)
         self.board.restore(*self.disk.read(), [])
+        if before is not None:
+            self.ledger.restarted(before, self.board)
         for part in (self.callers, self.lanes, self.operator):
             part.switchboard_started()
         self.decisions.watch(self.board)
