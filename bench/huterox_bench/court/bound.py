@@ -44,11 +44,14 @@ EXACT_MAX: Final = 5_000
 """Calls up to which the program is solved exactly, which takes a second; ten times as many take a minute."""
 STEPS: Final = 1000
 """By which the prices of longer traces are made better: to within a few thousandths of the exact bound."""
+STEPS_MIN: Final = 250
+STEPS_CALLS: Final = 50_000_000
+"""Fewer steps for very long traces: not more than this, times calls. Within a hundredth then."""
 STEP: Final = 10.0
 """Length of the first steps, as a multiple of the mean price at the beginning."""
 MOMENTUM: Final = 0.95
-DECAY_STEPS: Final = 100
-"""After so many steps they are half as long."""
+DECAY: Final = 0.1
+"""After this share of the steps they are half as long."""
 ROUNDING: Final = 1e-9
 """Taken off as a share, so that sums of doubles stay on the safe side."""
 
@@ -185,11 +188,12 @@ class _Program:
         best_value = self._value(best, saved)
         prices, velocity = best.copy(), np.zeros_like(best)
         scale = max(float(best.mean()), 1e-12)
-        for number in range(STEPS):
+        steps = max(STEPS_MIN, min(STEPS, STEPS_CALLS // len(self._calls)))
+        for number in range(steps):
             kept = np.where(self._size * self._spans(prices) < saved, self._size, 0.0)
             short = self._across(kept) - self._room
             velocity = MOMENTUM * velocity + (1.0 - MOMENTUM) * short
-            prices = np.maximum(0.0, prices + STEP * scale * velocity / (1.0 + number / DECAY_STEPS))
+            prices = np.maximum(0.0, prices + STEP * scale * velocity / (1.0 + number / (DECAY * steps)))
             value = self._value(prices, saved)
             if value > best_value:
                 best, best_value = prices.copy(), value
