@@ -30,6 +30,9 @@ NODES_JUDGED_MAX: Final = 64
 GROUPS_MAX: Final = 256
 """Groups whose last look is remembered."""
 
+SAID_BEFORE_S: Final = 0.1
+"""A call that waits for room until its deadline is refused so long before it: its caller hears why, not just that."""
+
 TOLD_S: Final = 1.0
 """How often the journal tells of refusals of one group, at most."""
 
@@ -95,8 +98,8 @@ class Refusals:
         patience_s = self._config.room_patience_s
 
         def in_vain(waiting: WaitingCall) -> bool:
-            ends_s = min(waiting.deadline_s, waiting.arrived_s + patience_s)
-            return outlook.at_s > ends_s or now_s >= waiting.arrived_s + patience_s
+            ends_s = min(waiting.deadline_s - SAID_BEFORE_S, waiting.arrived_s + patience_s)
+            return outlook.at_s > ends_s or now_s >= ends_s
 
         count = sum(map(in_vain, group.waiting))
         if not count:

@@ -101,3 +101,16 @@ def test_memory_of_looks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         harness.service(f"x{number}")
         assert len(refused(harness.call(f"x{number}", 10 + number, now_s=1.0))) == 1
     assert len(harness.board._residency._refusals._outlooks) == 3
+
+
+def test_caller_hears_why_before_his_own_time_is_over() -> None:
+    """The node is drained and may open again, so the call waits; its deadline comes before its patience ends."""
+    harness = Harness(node_timeout_s=1e9, room_patience_s=30.0)
+    harness.node(slots=1)
+    harness.service("b")
+    harness.ask("drain", name="n1")
+    assert harness.call("b", 2, now_s=1.0, budget_s=5.0) == []
+    assert refused(harness.tick(5.85)) == []
+    (refusal,) = refused(harness.tick(5.92))
+    assert refusal.error.code == "ResourceInterrupt"
+    assert refusal.error.details["nodes"][0]["closed_because"] == "drained by an operator"
