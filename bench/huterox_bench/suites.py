@@ -38,6 +38,7 @@ def all_suites() -> dict[str, Suite]:
         Suite(
             "cold", "how containers start: forked from a zygote, and in a fresh interpreter", _cold, _cold_table, False
         ),
+        Suite("scale", "how long decisions take on 10, 100 and 1,000 nodes", _scale, _scale_table, False),
     )
     return {suite.name: suite for suite in suites}
 
@@ -84,3 +85,15 @@ def _cold_table(rows: Sequence[Any]) -> str:
     from huterox_bench.cold.rows import cold_table
 
     return cold_table(rows)
+
+
+def _scale(options: Options, stack: ExitStack, progress: Progress) -> Sequence[Any]:
+    from huterox_bench.scale.suite import measure_scale
+
+    return measure_scale(progress=progress)
+
+
+def _scale_table(rows: Sequence[Any]) -> str:
+    from huterox_bench.scale.suite import table
+
+    return table(rows)

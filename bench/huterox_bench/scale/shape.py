@@ -26,17 +26,14 @@ class Shape:
     nodes: int
     services: int
     models: int
+    calls: int  # to be made while it is measured
     seed: int = 1
 
     @classmethod
     def of(cls, nodes: int, services: int | None = None) -> "Shape":
         """The usual proportions: a hundred services and twenty models a node."""
-        return cls(nodes, services if services is not None else 100 * nodes, 20 * nodes)
-
-    @property
-    def calls(self) -> int:
-        """To be made while it is measured."""
-        return max(CALLS_MIN, CALLS * self.nodes)
+        calls = max(CALLS_MIN, CALLS * nodes)
+        return cls(nodes, services if services is not None else 100 * nodes, 20 * nodes, calls)
 
     def model(self, number: int, random: Random) -> dict[str, Any]:
         """A model's file."""

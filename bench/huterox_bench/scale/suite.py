@@ -73,7 +73,7 @@ def times_of(shape: Shape, platform: Platform) -> list[Times]:
     containers = len(platform.board.registry.containers)
     made = []
     for kind, times in sorted(platform.clocked.kinds().items()):
-        cuts = quantiles(times, n=100) if len(times) > 1 else [times[0]] * 99
+        cuts = quantiles(times, n=100, method="inclusive") if len(times) > 1 else [times[0]] * 99
         figures = (len(times), cuts[49], cuts[98], max(times))
         made.append(Times(shape.nodes, shape.services, containers, kind, *figures))
     return made
