@@ -1,7 +1,8 @@
 """Is every decision right at the moment at which it is made?
 
-Watches three doors of the core: a plan to load, an order to leave, and CREATE on its way. What may not leave is worked
-out here anew, from the records and from what the world knows, and not by asking the core's own guards.
+Watches four doors of the core: a plan to load, an order to leave, a refusal for want of room, and CREATE on its way.
+What may not leave is worked out here anew, from the records and from what the world knows, and not by asking the core's
+own guards.
 """
 
 import copy
@@ -44,9 +45,10 @@ class Decisions:
         self._plan: Plan | None = None
 
     def watch(self, board: Switchboard) -> None:
-        """Be told of every plan and every order to leave. Nothing is changed by that."""
+        """Be told of every plan, order to leave and refusal. Nothing is changed by that."""
         loading, leaving = board._residency._loading, board._leaving
-        plan, evict = loading.plan, leaving.evict
+        faults = board._faults
+        plan, evict, interrupt = loading.plan, leaving.evict, faults.interrupt
 
         def planned(group: Group, place: Place, container_id: int, reason: str, now_s: float) -> Container:
             self._planned(group, place, now_s)
@@ -56,6 +58,11 @@ class Decisions:
             self._leaves(container, reason, now_s, numbers)
             return evict(container, reason, now_s, **numbers)
 
+        def interrupted(group: Group, *args: Any) -> Any:
+            self._check_fits_nowhere(group, self._world.now_s)
+            return interrupt(group, *args)
+
+        faults.interrupt = interrupted  # type: ignore[method-assign]
         loading.plan = planned  # type: ignore[method-assign]
         leaving.evict = leaves  # type: ignore[method-assign]
 
@@ -94,7 +101,7 @@ class Decisions:
             if is_open(node, group, now_s, self._world.config.node_suspect_s):
                 room = room_of(node)
                 fitting = [charge for charge in charges_on(group.model, node) if room.hold(charge)]
-                assert not fitting, f"{group.key} makes somebody leave, and would fit on {node.name}"
+                assert not fitting, f"there is said to be no room for {group.key}, which fits on {node.name}"
 
     def event_ended(self) -> None:
         """What has left for the last plan is enough, and none of it is too much."""

@@ -98,6 +98,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         victims, "_without_needless", lambda chosen, *_: tuple(chosen)
     ),
     "what is leaving counts as gone": lambda: patch.object(books, "_PRESENT", frozenset({State.CREATING, State.READY})),
+    "calls are refused though there is room": _does_nothing(residency, "find_place"),
     "a model is loaded twice at once": lambda: patch.object(Group, "resident", property(lambda g: bool(g.ready))),
     "big loads go on together": lambda: patch.object(Loading, "_must_queue", lambda *_: False),
     "what others have taken is not counted": _does_nothing(Nodes, "_count_foreign_use"),

@@ -110,6 +110,11 @@ class Platform:
         self.decide(happened.KernelBeat(kernel.identity, meta), lambda _: "heartbeat")
         self.after(self.config.heartbeat_s, lambda: self._beat(kernel))
 
+    def lose_nodes(self, count: int) -> None:
+        """So many kernels end."""
+        for identity in list(self.kernels)[:count]:
+            self.decide(happened.KernelUnreachable(identity), lambda _: "node lost")
+
     def _tick(self) -> None:
         self.decide(happened.Ticked(), lambda _: "tick")
         self.after(TICK_S, self._tick)

@@ -13,6 +13,9 @@ from huterox_bench.scale.traffic import Traffic
 
 LISTS = ("services", "ps", "nodes", "models", "usage")
 
+NODES_LOST = 3
+"""At the end of each measurement."""
+
 
 @dataclass(frozen=True, slots=True)
 class Times:
@@ -56,7 +59,9 @@ def measure(shape: Shape, progress: Callable[[str], None] = lambda _: None) -> l
         progress(f"{shape.nodes} nodes: measuring")
         traffic.run(shape.calls)
         read_lists(platform)
-        return times_of(shape, platform)
+        times = times_of(shape, platform)
+        platform.lose_nodes(NODES_LOST)
+        return times + [lost for lost in times_of(shape, platform) if lost.kind == "node lost"]
     finally:
         gc.unfreeze()
 

@@ -177,7 +177,7 @@ class Residency:
             kind = "load_failed" if was_loading else "crash"
         subject, node = f"{container.spec.name} {container.title}", container.node
         effects: list[Effect] = [self._journal.record(kind, subject, reason, now_s, cause=cause, node=node.name)]
-        if cause == "node_lost":
+        if cause == "node_lost" and container.in_flight:
             effects += self.fail_calls(self._calls.of_container(container), reason)
         if kind == "load_failed":
             effects += self._load_failed(container, cause, reason, traceback, now_s)
