@@ -30,7 +30,7 @@ class CoreConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     residency_load_factor: float = 2.0  # and at least so many times its own load time
     residency_max_s: float = 30.0  # but is not protected for longer than this
     hot_half_life_s: float = 60.0  # after so long a call counts half towards how hot a model is
-    hotter_factor: float = 20.0  # a model called so many times as often as the one that faults stays; 0: it may leave
+    hotter_factor: float = 8.0  # a model called so many times as often as the one that faults stays; 0: it may leave
     turn_after_s: float = 1.0  # a fault that has waited so long for room may drain containers that have calls in flight
     claim_after_s: float = 5.0  # and after so long nothing else is loaded on the node where its room will come
     overdrawn_tolerance: float = 0.02  # of a node's memory: containers that have grown by more make others leave
