@@ -52,16 +52,14 @@ from huterox_kernel.shell.link import Link
 from huterox_kernel.shell.logs import Logs
 from huterox_kernel.shell.memory import NOTHING, Memory
 from huterox_kernel.shell.processes import Identity
+from huterox_kernel.shell.reports import Reports
 from huterox_kernel.shell.requests import Requests
 from huterox_kernel.shell.workers import Worker, Workers
 from huterox_kernel.shell.zygotes import ZygoteConfig, Zygotes
 from huterox_shm.errors import ShmError
 from huterox_shm.handover import Tokens
 from huterox_shm.lane import LaneConfig
-from huterox_wire.kinds import Kind
-from huterox_wire.message import encode
-from huterox_wire.meta import encode_meta
-from huterox_wire.nodes import Capacity, ContainerEvent, ContainerReport, HeartbeatMeta, ModelSpec, RegisterMeta
+from huterox_wire.nodes import Capacity, ContainerEvent, ModelSpec
 
 _log: Final = logging.getLogger("huterox.kernel")
 
@@ -79,13 +77,12 @@ class Daemon:
     def __init__(self, config: KernelConfig, loop: AbstractEventLoop, lane_socket: socket.socket | None) -> None:
         self._config = config
         self._loop = loop
-        self._node = node_name(config)
-        self._boot = os.urandom(8).hex()
+        self._node, self._boot = node_name(config), os.urandom(8).hex()
         driver, devices = open_driver(config.devices)
         self._memory = Memory(loop, driver, [device.id for device in devices])
-        self._capacity = Capacity(config.slots, _host_bytes(config), devices)
+        capacity = Capacity(config.slots, _host_bytes(config), devices)
         self._supervisor = Supervisor(
-            self._capacity,
+            capacity,
             close_grace_s=config.close_grace_s,
             heartbeat_s=config.heartbeat_s,
             return_timeout_s=config.memory_return_timeout_s,
@@ -122,7 +119,6 @@ class Daemon:
             self._workers.post,
             self._feed,
         )
-        self._ended: dict[int, ContainerReport] = {}  # of containers that have ended, until that is told
         self._zygotes = Zygotes(
             loop,
             self._workers,
@@ -131,8 +127,17 @@ class Daemon:
             self._supervisor.is_loading,
         )
         self._requests = Requests(self._link, self._lanes, self._logs, self._feed)
-        self._started_s: dict[int, float] = {}  # on the wall's clock
-        self._ordered_s: dict[int, float] = {}  # on the monotonic one, until they are ready
+        self._reports = Reports(
+            self._node,
+            self._boot,
+            capacity,
+            self._supervisor,
+            self._link,
+            self._lanes,
+            self._leases,
+            self._memory,
+        )
+        self._ordered_s: dict[int, float] = {}  # of containers that are not ready yet
         self._queue: list[Event] = []
         self._feeding = False
         self._tick_timer: TimerHandle | None = None
@@ -146,9 +151,9 @@ class Daemon:
         self._link.start(self._requests)
         self._leases.start()
         self._zygotes.warm()
-        self._register()
+        self._reports.register()
         _log.info("node %s, boot %s, for %s", self._node, self._boot, self._config.switchboard)
-        self._every(lambda: self._supervisor.heartbeat_s, self._heartbeat)
+        self._every(lambda: self._supervisor.heartbeat_s, self._reports.beat)
         self._every(lambda: self._config.footprint_period_s, self._look_around)
         self._every(lambda: self._config.log_check_period_s, self._care_for_logs)
         self._every(lambda: ZYGOTE_LOOK_S, self._look_at_zygotes)
@@ -220,7 +225,7 @@ class Daemon:
             case Report(event=event):
                 self._report(event)
             case Register():
-                self._register()
+                self._reports.register()
             case Note(text=text):
                 _log.warning("%s", text)
             case Exit():
@@ -230,7 +235,7 @@ class Daemon:
                 assert_never(effect)
 
     def _start_worker(self, container: int, model: ModelSpec, device: str) -> None:
-        self._started_s[container] = time.time()
+        self._reports.begin(container)
         self._ordered_s[container] = time.monotonic()
         if device:
             self._memory.watch(container, device)
@@ -250,11 +255,7 @@ class Daemon:
                 self._feed(StartFailed(container, f"no worker can be made: {exc}"))
 
     def _discard(self, container: int) -> None:
-        """What the lanes counted is read before they go: the report that the container is gone tells it."""
-        counted = ContainerReport(container, "", "", "gone")
-        self._count(counted)
-        self._ended[container] = counted
-        self._started_s.pop(container, None)
+        self._reports.end(container)
         self._ordered_s.pop(container, None)
         self._leases.discard(container)
         self._lanes.discard(container)
@@ -266,10 +267,7 @@ class Daemon:
         elif event.what == "gone":
             self._zygotes.end_load(event.container, None if event.cause == "closed" else False)
             self._memory.forget(event.container)
-            if (counted := self._ended.pop(event.container, None)) is not None:
-                event.requests, event.lane_usage = counted.requests, counted.lane_usage
-        _log.info("%s %s %s %s", text_of(event.container), event.what, event.cause, event.reason)
-        self._link.send_control(encode(Kind.EVENT, 0, 0, 0, encode_meta(event)))
+        self._reports.tell(event)
 
     def _arm_tick(self) -> None:
         if self._tick_timer is not None:
@@ -319,53 +317,6 @@ class Daemon:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _heartbeat(self) -> None:
-        devices = await self._memory.free()
-        meta = HeartbeatMeta(
-            node=self._node,
-            boot=self._boot,
-            host_bytes_free=probes.host_bytes_free(),
-            containers=self._reports(),
-            devices=devices,
-        )
-        self._link.send_control(encode(Kind.HEARTBEAT, 0, 0, 0, encode_meta(meta)), keep=False)
-
-    def _register(self) -> None:
-        meta = RegisterMeta(
-            node=self._node,
-            boot=self._boot,
-            pid=os.getpid(),
-            host=os.uname().nodename,
-            capacity=self._capacity,
-            containers=self._reports(),
-            version=kernel_version(),
-            host_id=processes.boot_id(),
-        )
-        self._link.send_control(encode(Kind.REGISTER, 0, 0, 0, encode_meta(meta)))
-
-    def _reports(self) -> list[ContainerReport]:
-        reports = self._supervisor.reports()
-        for report in reports:
-            report.started_s = self._started_s.get(report.container, 0.0)
-            self._count(report)
-        return reports
-
-    def _count(self, report: ContainerReport) -> None:
-        """Fill in what the container's lanes count: the kernel's, and those of callers."""
-        if (counted := self._ended.get(report.container)) is not None:
-            report.requests, report.lane_usage = counted.requests, counted.lane_usage
-            report.errors, report.busy_us = counted.errors, counted.busy_us
-            return
-        own = self._lanes.counters(report.container)
-        report.lanes, report.lane_calls, report.lane_usage = self._leases.report(report.container)
-        report.requests = sum(usage.calls for usage in report.lane_usage)
-        report.errors = sum(usage.errors for usage in report.lane_usage)
-        report.busy_us = sum(usage.busy_us for usage in report.lane_usage)
-        if own is not None:
-            report.requests += own.calls_taken
-            report.errors += own.errors
-            report.busy_us += own.busy_us
-
     async def _look_around(self) -> None:
         for container, identity in self._workers.identities().items():
             held = await self._memory.measure(container, identity)
@@ -403,16 +354,6 @@ def _zygote_config(config: KernelConfig) -> ZygoteConfig:
         config.zygote_start_timeout_s,
         config.zygote_idle_s,
     )
-
-
-def kernel_version() -> str:
-    """The version of the installed distribution."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("huterox")
-    except PackageNotFoundError:
-        return ""
 
 
 def _host_bytes(config: KernelConfig) -> int:
