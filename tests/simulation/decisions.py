@@ -7,6 +7,7 @@ own guards.
 
 import copy
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.simulation.records import SimKernel
@@ -59,7 +60,8 @@ class Decisions:
             return evict(container, reason, now_s, **numbers)
 
         def interrupted(group: Group, *args: Any) -> Any:
-            self._check_fits_nowhere(group, self._world.now_s)
+            now_s = self._world.now_s
+            self._check_fits_nowhere(group, now_s, opened_before_s=now_s - self._world.config.look_again_s)
             return interrupt(group, *args)
 
         faults.interrupt = interrupted  # type: ignore[method-assign]
@@ -95,10 +97,14 @@ class Decisions:
         assert not device or device in place.node.capacity.devices
         assert wanted == "any" or bool(device) == (wanted == "cuda"), f"{wanted} model on {device or 'no device'}"
 
-    def _check_fits_nowhere(self, group: Group, now_s: float) -> None:
-        """Who leaves, leaves for want of room: worlds are small, and every node is looked at."""
+    def _check_fits_nowhere(self, group: Group, now_s: float, *, opened_before_s: float = inf) -> None:
+        """Nobody leaves or is refused but for want of room: worlds are small, and every node is looked at.
+
+        What a look has found holds for a moment: nodes that may have opened since `opened_before_s` do not count.
+        """
         for node in self._world.board.registry.nodes.values():
-            if is_open(node, group, now_s, self._world.config.node_suspect_s):
+            lately = max(node.sick_until_s, node.last_heartbeat_s) >= opened_before_s
+            if not lately and is_open(node, group, now_s, self._world.config.node_suspect_s):
                 room = room_of(node)
                 fitting = [charge for charge in charges_on(group.model, node) if room.hold(charge)]
                 assert not fitting, f"there is said to be no room for {group.key}, which fits on {node.name}"
