@@ -59,9 +59,9 @@ def measure(shape: Shape, progress: Callable[[str], None] = lambda _: None) -> l
         progress(f"{shape.nodes} nodes: measuring")
         traffic.run(shape.calls)
         read_lists(platform)
-        times = times_of(shape, platform)
+        containers = len(platform.board.registry.containers)
         platform.lose_nodes(NODES_LOST)
-        return times + [lost for lost in times_of(shape, platform) if lost.kind == "node lost"]
+        return times_of(shape, containers, clocked)
     finally:
         gc.unfreeze()
 
@@ -74,10 +74,10 @@ def read_lists(platform: Platform) -> None:
             pass
 
 
-def times_of(shape: Shape, platform: Platform) -> list[Times]:
-    containers = len(platform.board.registry.containers)
+def times_of(shape: Shape, containers: int, clocked: Clocked) -> list[Times]:
+    """A row for each kind, by its name."""
     made = []
-    for kind, times in sorted(platform.clocked.kinds().items()):
+    for kind, times in sorted(clocked.kinds().items()):
         cuts = quantiles(times, n=100, method="inclusive") if len(times) > 1 else [times[0]] * 99
         figures = (len(times), cuts[49], cuts[98], max(times))
         made.append(Times(shape.nodes, shape.services, containers, kind, *figures))

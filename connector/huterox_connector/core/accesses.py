@@ -11,7 +11,7 @@ from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.ids import ServiceId
 from huterox_connector.core.records import Container, Group, GroupKey, Service
 
-SLICES: Final = 16
+SLICES: Final = 32
 """The end of a window takes so many looks where groups are many: one would hold up everything else."""
 
 SWEPT_MIN: Final = 64
