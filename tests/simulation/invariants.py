@@ -231,6 +231,7 @@ def accesses_are_of_their_groups(world: "World") -> None:
     for group in registry.groups.values():
         assert group.accessed.keys() <= group.services.keys()
         assert group.recent.keys() <= group.services.keys()
+        assert group.users == len(group.accessed.keys() | group.recent.keys()), f"{group.key}: {group.users} users"
     for service in registry.services.values():
         assert service.accessed == (service.id in service.group.accessed), f"{service.title}: the bit is wrong"
     remembered = world.board._lane_use._counted

@@ -34,6 +34,7 @@ class Accesses:
         group = service.group
         service.accessed = True
         group.accessed[service.id] = service
+        group.users += service.id not in group.recent
         self._touched[group.key] = group
 
     def hold(self, container: Container, now_s: float) -> None:
@@ -74,6 +75,7 @@ class Accesses:
         for service in group.accessed.values():
             service.accessed = False
         group.recent, group.accessed = group.accessed, {}
+        group.users = len(group.recent)
         if group.recent:
             group.holders = list(group.recent)
         payers = [group.services[handle] for handle in group.holders if handle in group.services]
@@ -84,11 +86,6 @@ class Accesses:
             service.device_byte_s += group.device_byte_s / len(payers)
         if payers:
             group.host_byte_s = group.device_byte_s = 0.0
-
-
-def users_of(group: Group) -> int:
-    """How many services use the group's containers now."""
-    return len(group.accessed.keys() | group.recent.keys())
 
 
 def is_accessed(service: Service) -> bool:

@@ -67,6 +67,7 @@ class Group:
     coming: dict[ContainerId, "Container"] = field(default_factory=dict)  # planned or loading
     accessed: dict[ServiceId, "Service"] = field(default_factory=dict)  # called in this window
     recent: dict[ServiceId, "Service"] = field(default_factory=dict)  # called in the last one
+    users: int = 0  # services that are in either: they use its containers now
     holders: list[ServiceId] = field(default_factory=list)  # who used it last, and pays for its memory
     host_byte_s: float = 0.0  # memory held times seconds, not charged to anybody yet
     device_byte_s: float = 0.0

@@ -95,6 +95,7 @@ class Registry:
         self.service_ids.remove(service.id)
         del service.model.services[service.id], group.services[service.id]
         group.pins -= service.tier == "pinned"
+        group.users -= service.id in group.accessed or service.id in group.recent
         group.accessed.pop(service.id, None)
         group.recent.pop(service.id, None)
         service.model.lenders.pop(service.id, None)

@@ -8,7 +8,6 @@ container, so some lanes are moved when a replica comes.
 
 from typing import Final
 
-from huterox_connector.core.accesses import users_of
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.effects import Effect
 from huterox_connector.core.guards import protected_until_s
@@ -35,11 +34,11 @@ class Replicas:
         if not group.ready or group.coming:
             return []
         containers = len(group.ready)
-        by_services = -(-users_of(group) // group.model.spec.services_per_container)
+        by_services = -(-group.users // group.model.spec.services_per_container)
         queued = sum(container.calls_now for container in group.ready)
         pressed_s = self._pressed_s(group, queued > self._config.replica_queue * containers, now_s)
         if by_services > containers:
-            users = users_of(group)
+            users = group.users
             return self._more(group, f"{users} services use {containers} container{'s' * (containers > 1)}", now_s)
         if pressed_s >= max(self._config.replica_after_s, group.ready[0].load_s):
             return self._more(group, f"{queued} calls have queued for {pressed_s:.1f} s at {containers}", now_s)
@@ -144,7 +143,7 @@ class Replicas:
     def _move(self, container: Container, now_s: float) -> list[Effect]:
         group, node = container.group, container.node
         elsewhere = [other for other in group.ready if not other.node.drained]
-        if not elsewhere and (users_of(group) or container.calls_now or group.firm):
+        if not elsewhere and (group.users or container.calls_now or group.firm):
             reason = f"move of {container.title} from the drained node {node.name}"
             effects = self._residency.add_replica(group, reason, now_s, avoid=node)
             if effects is not None:
