@@ -11,11 +11,8 @@ from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.ids import ServiceId
 from huterox_connector.core.records import Container, Group, GroupKey, Service
 
-SLICES: Final = 32
-"""The end of a window takes so many looks where groups are many: one would hold up everything else."""
-
-SWEPT_MIN: Final = 64
-"""Groups that are swept in one look at least."""
+SWEPT_MAX: Final = 256
+"""Groups that one look sweeps: all at once would hold up everything else. Where there are more, windows take longer."""
 
 
 class Accesses:
@@ -25,7 +22,6 @@ class Accesses:
         self._window_s = config.accessed_window_s
         self._touched: dict[GroupKey, Group] = {}
         self._unswept: list[Group] = []
-        self._slice = 0  # how many of them one look sweeps
         self._changed: dict[ServiceId, Service] = {}
         self._sweep_at_s = now_s + self._window_s
 
@@ -51,8 +47,8 @@ class Accesses:
         if not self._unswept and now_s >= self._sweep_at_s:
             self._sweep_at_s = now_s + self._window_s
             self._unswept, self._touched = list(self._touched.values()), {}
-            self._slice = max(SWEPT_MIN, len(self._unswept) // SLICES)
-        swept, self._unswept = self._unswept[: self._slice], self._unswept[self._slice :]
+        swept = self._unswept[-SWEPT_MAX:]
+        del self._unswept[-SWEPT_MAX:]
         for group in swept:
             self._changed |= group.accessed
             self._sweep_group(group)

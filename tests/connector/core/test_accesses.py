@@ -5,7 +5,7 @@ from tests.connector.harness import Harness, report
 
 from huterox_connector.core import desired, measured
 from huterox_connector.core import effects as asked
-from huterox_connector.core.accesses import SWEPT_MIN
+from huterox_connector.core.accesses import SWEPT_MAX
 from huterox_connector.core.switchboard import Switchboard
 from huterox_connector.core.vectors import MIB
 
@@ -123,8 +123,8 @@ def test_usage_survives_the_switchboard_and_goes_on(harness: Harness) -> None:
 
 def test_end_of_a_window_takes_several_ticks_where_many_models_are_in_use() -> None:
     harness = Harness(node_timeout_s=1e9)
-    harness.node("n1", slots=400, host_mb=100_000)
-    for number in range(3 * SWEPT_MIN):
+    harness.node("n1", slots=800, host_mb=100_000)
+    for number in range(3 * SWEPT_MAX):
         name = f"m{number}"
         harness.service(name)
         harness.load(b"n1:b1", name, number + 1)
@@ -133,5 +133,5 @@ def test_end_of_a_window_takes_several_ticks_where_many_models_are_in_use() -> N
         keeps = [effect for effect in harness.tick(now_s) if isinstance(effect, asked.Keep)]
         return sum(len(keep.writes) for keep in keeps)
 
-    assert [written(10.0 + tick / 4) for tick in range(5)] == [SWEPT_MIN] * 3 + [0] * 2
+    assert [written(10.0 + tick / 4) for tick in range(5)] == [SWEPT_MAX] * 3 + [0] * 2
     assert all("accessed" in row["bits"] for row in harness.ask("services"))
