@@ -41,15 +41,15 @@ class Site(Processes):
 
     def await_node(self) -> None:
         """Until a kernel is registered."""
-        eventually(lambda: self.asked("nodes"), START_S)
+        eventually(lambda: self.listed("nodes"), START_S)
 
-    def asked(self, verb: str) -> Any:
-        """What the switchboard answers, None while it does not."""
+    def listed(self, verb: str) -> list[dict[str, Any]]:
+        """The rows that the switchboard answers, none while it does not; they fit on one page."""
         try:
             with self.client(timeout=1.0, lanes=False) as client:
-                return client.admin(verb)
+                return list(client.admin(verb)["rows"])
         except huterox.HuteroxError:
-            return None
+            return []
 
     def kill(self, daemon: str) -> float:
         """`kill -9`; returns when."""
@@ -93,7 +93,7 @@ def site(folder: Path, **options: Any) -> Iterator[Site]:
 
 
 def deploy(client: huterox.Client, *names: str) -> None:
-    """Models of these names, each with a service of the same name."""
+    """Models of these names, each with a service of the same name and one container, however many call it."""
     for name in names:
         client.deploy(
             {
@@ -102,6 +102,7 @@ def deploy(client: huterox.Client, *names: str) -> None:
                 "entry": f"{MODELS}:Mixed",
                 "resources": {"host_mb": 64},
                 "idle_timeout_s": 600,
+                "replicas_max": 1,
             }
         )
         client.create(name, model=name)

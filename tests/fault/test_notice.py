@@ -61,7 +61,7 @@ def kill(shared: Site, service: huterox.Service) -> Iterator[Callable[[str], flo
     yield strike
     if "kernel" not in shared.daemons:
         shared.start("kernel")
-        eventually(lambda: (nodes := shared.asked("nodes")) and nodes[0]["pid"] == shared.pid("kernel"), 20.0)
+        eventually(lambda: (nodes := shared.listed("nodes")) and nodes[0]["pid"] == shared.pid("kernel"), 20.0)
 
 
 def running(service: huterox.Service, folder: Path) -> "huterox.CallFuture":
@@ -175,7 +175,7 @@ def test_an_asyncio_caller_notices_too(shared: Site, tmp_path: Path, victim: str
     finally:
         if victim == "kernel":
             shared.start("kernel")
-            eventually(lambda: (nodes := shared.asked("nodes")) and nodes[0]["pid"] == shared.pid("kernel"), 20.0)
+            eventually(lambda: (nodes := shared.listed("nodes")) and nodes[0]["pid"] == shared.pid("kernel"), 20.0)
 
 
 # --- who stands still is not gone ---------------------------------------------------------------------------------

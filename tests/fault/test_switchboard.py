@@ -35,13 +35,13 @@ def test_lanes_go_on_while_the_switchboard_is_killed_over_and_over(
                 eventually(lambda caller=caller, count=count: caller.ask("report")["by_lane"] > count + 50)
             own.start("connector")
             own.await_node()
-            eventually(lambda: own.asked("ps"))
-            (row,) = own.asked("ps")
+            eventually(lambda: own.listed("ps"))
+            (row,) = own.listed("ps")
             assert row["pid"] == pid
-            eventually(lambda: own.asked("ps")[0]["lanes"] == len(crew))
+            eventually(lambda: own.listed("ps")[0]["lanes"] == len(crew))
             with own.client(timeout=20.0) as fresh:  # new lanes can be had of the next switchboard
                 assert reach(fresh.service("steady")) == pid
-            eventually(lambda: own.asked("ps")[0]["lanes"] == len(crew))
+            eventually(lambda: own.listed("ps")[0]["lanes"] == len(crew))
             eventually(lambda: census.descriptor_count(kernel) <= before)
         reports = [caller.stop() for caller in crew]
         for report, count in zip(reports, changes, strict=True):
