@@ -11,7 +11,7 @@ from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.ids import ServiceId
 from huterox_connector.core.records import Container, Group, GroupKey, Service
 
-SWEPT_MAX: Final = 256
+SWEPT_MAX: Final = 64
 """Groups that one look sweeps: all at once would hold up everything else. Where there are more, windows take longer."""
 
 
