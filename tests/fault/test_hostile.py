@@ -57,7 +57,7 @@ def test_a_hostile_caller_closes_its_own_lanes_and_nothing_else(
         assert not happened & {"crash", "gone", "evict", "load_failed"}
         for name in pids:
             client.service(name).call("forget")
-        eventually(lambda: segments(own) == before, 20.0)
+        await_segments(own, before)
     assert sum(ends.values()) == LANES // BATCH * BATCH
     assert sum(count for end, count in ends.items() if end.startswith("closed")) > LANES // 4
     assert not [end for end in ends if end.startswith("no lane")], ends
@@ -68,3 +68,12 @@ def test_a_hostile_caller_closes_its_own_lanes_and_nothing_else(
 
 def segments(own: Site) -> int:
     return len(census.segments(own.processes()))
+
+
+def await_segments(own: Site, count: int) -> None:
+    """Until there are so many segments; a failure says who holds which."""
+    until_s = time.monotonic() + 20.0
+    while segments(own) != count:
+        held = {pid: sorted(census.segments([pid])) for pid in own.processes()}
+        assert time.monotonic() < until_s, f"{count} segments were there before, now they are {held}"
+        time.sleep(0.1)
