@@ -24,6 +24,7 @@ import huterox.lease
 TIMEOUT_S = 25.0
 SLOW_S = 0.5
 RECORDS_MAX = 5000
+ERRORS_MAX = 8
 STEADY_WINDOW = 16
 AFTER_ERROR_S = 0.02
 
@@ -48,6 +49,7 @@ class Caller:
         self._held: deque[Any] = deque(maxlen=6)
         self._in_flight: deque[Any] = deque()
         self.counts: Counter[str] = Counter()
+        self.errors: list[str] = []  # the first few, in words
         self.by_lane = 0
         self.path_changes = 0
         self.calls: Counter[str] = Counter()  # that have ended well, by service
@@ -102,6 +104,8 @@ class Caller:
             count = self._way_of[way](service)
         except huterox.HuteroxError as exc:
             outcome = f"{type(exc).__name__}"
+            if len(self.errors) < ERRORS_MAX:
+                self.errors.append(f"{outcome} in {way}: {exc}")
             if type(exc) in (huterox.HuteroxError, huterox.Fault, huterox.InvalidInput, huterox.DeadlineExceeded):
                 outcome += f" in {way}: {exc}"
         except WrongAnswer as exc:
@@ -206,6 +210,7 @@ class Caller:
         begun_s = self.begun_s
         return {
             "counts": dict(self.counts),
+            "errors": self.errors,
             "calls": dict(self.calls),
             "by_lane": self.by_lane,
             "path_changes": self.path_changes,

@@ -107,8 +107,9 @@ def test_what_is_pinned_stays_and_a_drained_node_is_empty_until_it_is_resumed(pl
         said(platform, "drain", node)
         eventually(lambda: not client.containers())
         assert client.nodes()[0]["state"] == "drained"
-        with pytest.raises(huterox.DeadlineExceeded):  # until then it might have been resumed
+        with pytest.raises(huterox.ResourceInterrupt) as caught:  # until then it might have been resumed
             service.call("predict", timeout=1.0, x=INPUT)
+        assert caught.value.details["nodes"][0]["closed_because"] == "drained by an operator"
         assert client.containers() == []
         said(platform, "resume", node)
         service(x=INPUT)

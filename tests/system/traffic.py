@@ -21,6 +21,7 @@ from huterox_bench.court.traces import Cost, Request, Trace
 
 HOLDING = Path(__file__).parent / "models" / "holding.py"
 INPUT = np.ones(1024, np.float32)
+TOLD_S = 10.0
 
 Row = dict[str, Any]
 
@@ -173,9 +174,19 @@ async def drive(platform: Platform, sizes_mb: dict[str, int], arrivals: Sequence
                 await asyncio.sleep(begun_s + arrival.at_s - time.monotonic())
                 calling.create_task(call(arrival.tenant, arrival.model))
         watching.cancel()
-        observed.events = await operator.events(limit=10_000)
-        observed.services, observed.models = await operator.services(), await operator.models()
+        observed.services = await _services(operator, len(observed.calls))
+        observed.events, observed.models = await operator.events(limit=10_000), await operator.models()
     return observed
+
+
+async def _services(operator: huterox.AsyncClient, calls: int) -> list[dict[str, Any]]:
+    """The services when all calls are counted: those in lanes come with the next heartbeats. Else as they are then."""
+    until_s = time.monotonic() + TOLD_S
+    while True:
+        rows = await operator.services()
+        if sum(row["usage"]["calls"] for row in rows) >= calls or time.monotonic() > until_s:
+            return rows
+        await asyncio.sleep(0.1)
 
 
 async def _watch(operator: huterox.AsyncClient, observed: Observed) -> None:
