@@ -179,7 +179,8 @@ def test_releases_may_come_from_other_threads_while_entries_are_published(lane):
     sys.setswitchinterval(1e-6)
     try:
         for _ in range(20):
-            for call_id in open_calls(lane, CALLS_MAX):
+            # Half of what a ring takes: of the releases before, up to a quarter of it may not be acknowledged yet.
+            for call_id in open_calls(lane, CALLS_MAX // 2):
                 answer(container, call_id, b"y", flags=0)
             container.flush()
             offsets = [offset for *_, offset, _ in caller.take()]
