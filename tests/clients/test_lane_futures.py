@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed, wait
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from tests.clients.lanes import eventually
 import huterox
 from huterox.core import Limits
 from huterox.lane import LaneConnection
+from huterox.lane_futures import LaneFuture
+from huterox.lease import LaneGone
 
 
 def submit(lane: LaneConnection, method: str = "predict", /, timeout_s: float = WAIT_S, **inputs: Any) -> Any:
@@ -370,3 +372,28 @@ def test_a_storm_of_everything_at_once_leaves_no_call_without_its_end(open_lane,
     eventually(lambda: lane.call("predict", {"x": 1}, WAIT_S) and not lane._end.calls)
     assert not lane._followers
     assert container.error is None
+
+
+def test_call_whose_end_two_threads_learn_of_goes_another_way_once():
+    class Gone:
+        """Stands for the lane, its core and the router."""
+
+        def __init__(self):
+            self.core = self
+            self.sent = []
+
+        def outcome(self, call):
+            raise LaneGone("the container has ended before the call", 1.0)
+
+        def submit_again(self, meta, tensors, deadline_s):
+            self.sent.append(Future())
+            return self.sent[-1]
+
+    gone = Gone()
+    future = LaneFuture(gone, gone)
+    future.request = (b"", ())
+    future.settle(future)
+    future.settle(future)
+    assert len(gone.sent) == 1
+    gone.sent[0].set_result({"x": 1})
+    assert Future.result(future, timeout=1.0) == {"x": 1}

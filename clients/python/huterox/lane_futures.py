@@ -62,6 +62,7 @@ class LaneFuture(LaneCall, CallFuture):
 
     goes_on = keeps_request = True
     _again: "Future[Result] | None" = None
+    _is_routed = False
 
     def __init__(self, lane: "LaneConnection", router: Router) -> None:
         self._lane = lane
@@ -99,7 +100,11 @@ class LaneFuture(LaneCall, CallFuture):
                 self.set_result(result)
 
     def _route(self, gone: LaneGone) -> None:
-        """The container had not touched the call: another takes it up."""
+        """The container had not touched the call: another takes it up, once, however many threads learn of the end."""
+        with _making:
+            if self._is_routed:
+                return
+            self._is_routed = True
         request, self.request = self.request, None
         if request is None:
             self._fail(gone)
