@@ -374,26 +374,61 @@ def test_a_storm_of_everything_at_once_leaves_no_call_without_its_end(open_lane,
     assert container.error is None
 
 
-def test_call_whose_end_two_threads_learn_of_goes_another_way_once():
-    class Gone:
-        """Stands for the lane, its core and the router."""
+class Gone:
+    """Stands for a lane whose container has ended before the call, for its core, and for the router."""
 
-        def __init__(self):
-            self.core = self
-            self.sent = []
+    def __init__(self) -> None:
+        self.core = self
+        self._lock = threading.Lock()
+        self.sent: list[Future[Any]] = []
 
-        def outcome(self, call):
-            raise LaneGone("the container has ended before the call", 1.0)
+    def future(self) -> LaneFuture:
+        future = LaneFuture(self, self)
+        future.request = (b"", ())
+        future.error = LaneGone("the container has ended before the call", 1.0)
+        future.ended = True
+        future.owner = future
+        return future
 
-        def submit_again(self, meta, tensors, deadline_s):
-            self.sent.append(Future())
-            return self.sent[-1]
+    def claim(self, call: Any) -> Any:
+        owner, call.owner = call.owner, None
+        return owner
 
+    def outcome(self, call: Any) -> Any:
+        raise call.error
+
+    def submit_again(self, meta: bytes, tensors: Any, deadline_s: float) -> "Future[Any]":
+        again: Future[Any] = Future()
+        again.set_result({"x": 1})
+        self.sent.append(again)
+        return again
+
+
+def test_a_call_whose_end_two_threads_learn_of_goes_another_way_once():
     gone = Gone()
-    future = LaneFuture(gone, gone)
-    future.request = (b"", ())
+    future = gone.future()
     future.settle(future)
     future.settle(future)
     assert len(gone.sent) == 1
-    gone.sent[0].set_result({"x": 1})
-    assert Future.result(future, timeout=1.0) == {"x": 1}
+    assert future.result(1.0) == {"x": 1}
+
+
+@pytest.mark.parametrize("is_claimed", [False, True])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda future: future.result(1.0),
+        lambda future: (future.exception(1.0), future.result(1.0))[1],
+        lambda future: future.result(1.0) if wait([future], 1.0).done else None,
+        lambda future: future.result(1.0) if future.done() else None,
+        lambda future: future.result(1.0) if not future.cancel() else None,
+    ],
+)
+def test_who_asks_before_anybody_has_told_of_the_end_sends_the_call_another_way(ask, is_claimed):
+    """Between the container's end and the moment in which the thread that has read of it tells the future."""
+    gone = Gone()
+    future = gone.future()
+    if is_claimed:
+        gone.claim(future)  # by a thread that then loses its processor
+    assert ask(future) == {"x": 1}
+    assert len(gone.sent) == 1

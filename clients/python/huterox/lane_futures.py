@@ -83,11 +83,12 @@ class LaneFuture(LaneCall, CallFuture):
             ended = self.ended
             if not ended:
                 self.owner = self
-        if ended and self._lane.claim(self) is None:
+        if ended:
+            self._lane.claim(self)  # whoever has taken that over before may not have come to it yet
             self.settle(self)
 
     def settle(self, call: LaneCall) -> None:
-        """The call has ended (see `channel.Owner`)."""
+        """The call has ended (see `channel.Owner`). Two threads may learn of it, and both come here."""
         self._make()
         try:
             result = self._lane.core.outcome(self)
