@@ -131,6 +131,9 @@ class LaneDouble:
         self.open = False
         self._on_end(self)
 
+    def leave(self) -> None:
+        self.end_now()
+
     def hang_up(self) -> None:
         self.end_now()
 
@@ -210,6 +213,11 @@ def refuses(reason: str, *, retryable: bool = True) -> Callable[[LeaseMeta], Lea
         raise Unavailable(f"no lane: {reason}", retryable=retryable, reason=reason)
 
     return refuse
+
+
+def calls_under_way(lane: Any) -> int:
+    """How many calls are in a real lane, without the forms that were told with them."""
+    return sum(call is not None for call, *_ in list(lane._end.calls.values()))
 
 
 def descriptor_count() -> int:

@@ -367,6 +367,26 @@ def test_a_draining_lane_ends_its_calls_and_takes_no_more(use):
     use(calls)
 
 
+def test_a_lane_that_is_left_ends_its_calls_and_takes_no_more(use):
+    async def calls(bench):
+        held = await bench.hold()
+        queued = bench.submit(x=1)
+        await asyncio.sleep(0)
+        bench.lane.leave()
+        with pytest.raises(LaneGone):
+            await bench.call(x=2)
+        assert bench.ended == []
+        bench.model.go.set()
+        assert (await held, await queued) == ({"key": "held"}, {"x": 1})
+        await eventually(lambda: bench.ended == [bench.lane])
+        bench.lane.leave()
+        bench.lane.close()
+        with pytest.raises(LaneGone):
+            await bench.call(x=2)
+
+    use(calls)
+
+
 def test_all_calls_are_lost_with_the_kernel(use):
     async def calls(bench):
         tasks = [await bench.hold(), bench.submit(x=1)]
@@ -412,7 +432,7 @@ def test_closing_ends_what_is_under_way_and_leaves_nothing(run):
         for task in tasks:
             with pytest.raises(huterox.Cancelled):
                 await task
-        with pytest.raises((huterox.Unavailable, LaneGone)):
+        with pytest.raises(LaneGone):
             await bench.call(x=1)
         bench.lane.close()
         bench.model.go.set()

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.clients.containers import WAIT_S, ContainerDouble
-from tests.clients.lanes import eventually
+from tests.clients.lanes import calls_under_way, eventually
 
 import huterox
 from huterox.core import Limits
 from huterox.futures import Stream
 from huterox.lane import LaneConnection
 from huterox.lease import LaneGone
+from huterox_shm.errors import PeerProtocolError
 from huterox_wire.meta import decode_call
 from huterox_wire.payload import join_values
 
@@ -118,7 +119,7 @@ def test_calls_that_a_dead_container_had_not_begun_are_given_back_and_the_begun_
     queued = [bench.submit(x=index) for index in range(5)]
     with ThreadPoolExecutor(3) as pool:
         blocked = [pool.submit(bench.call, x=index) for index in range(2)]
-        eventually(lambda: len(bench.lane._end.calls) >= 8)
+        eventually(lambda: calls_under_way(bench.lane) == 8)
         bench.container.die()
         assert isinstance(held.exception(WAIT_S), huterox.WorkerLost)
         assert held.exception().details == {"executed": "maybe"}
@@ -252,14 +253,45 @@ def test_answers_that_came_before_the_end_reach_threads_that_follow(bench):
 
 def test_a_call_after_the_end_is_for_another_way(bench):
     bench.container.die()
-    for attempt in (lambda: bench.call(x=1), lambda: bench.submit(x=1), lambda: bench.stream(count=1)):
-        with pytest.raises(LaneGone):
-            attempt()
-    with pytest.raises(LaneGone):
-        bench.lane.empty(5, "int8")
+    assert_gone(bench)
     bench.lane.hang_up()
     bench.lane.hang_up()
     assert bench.ended == [bench.lane]
+    bench.lane.close()  # by the thread that looks after lanes, while a call is on its way into this one
+    assert_gone(bench)
+
+
+def assert_gone(bench: Bench) -> None:
+    attempts: list[Callable[[], object]] = [
+        lambda: bench.call(x=1),
+        lambda: bench.submit(x=1),
+        lambda: bench.stream(count=1),
+        lambda: bench.lane.empty(5, "int8"),
+    ]
+    for attempt in attempts:
+        with pytest.raises(LaneGone):
+            attempt()
+
+
+@pytest.mark.parametrize("container_dies", [True, False])
+def test_a_call_that_cannot_be_shown_any_more_goes_one_way_only(bench, container_dies):
+    """It is in the ring, and the doorbell has been tampered with. Whether it was begun is known of the dead alone."""
+
+    def fail() -> None:
+        del bench.lane.core.flush
+        if container_dies:
+            bench.container.die()
+        raise PeerProtocolError("the doorbell was tampered with")
+
+    bench.lane.core.flush = fail
+    future = bench.submit(x=1)
+    bench.lane.hang_up()
+    if container_dies:
+        assert future.result(WAIT_S) == {"x": 1}
+        assert len(bench.elsewhere.taken) == 1
+    else:
+        assert isinstance(future.exception(WAIT_S), huterox.WorkerLost)
+        assert bench.elsewhere.taken == []
 
 
 def test_who_waits_for_room_learns_of_the_end(make_bench):
@@ -308,6 +340,34 @@ def test_a_call_that_comes_too_late_for_a_draining_container_is_given_back(make_
     assert len(bench.elsewhere.taken) == 1
 
 
+# --- the lane is left ------------------------------------------------------------------------------------------------
+
+
+def test_a_lane_that_is_left_ends_when_its_last_call_has(bench):
+    held = bench.hold()
+    queued = bench.submit(x=1)
+    bench.lane.leave()
+    for attempt in (lambda: bench.call(x=2), lambda: bench.submit(x=2), lambda: bench.stream(count=1)):
+        with pytest.raises(LaneGone):
+            attempt()
+    assert bench.ended == []
+    bench.model.go.set()
+    assert held.result(WAIT_S) == {"key": "held"}
+    assert queued.result(WAIT_S) == {"x": 1}
+    eventually(lambda: bench.ended == [bench.lane])
+    assert bench.elsewhere.taken == []
+
+
+def test_an_idle_lane_that_is_left_ends_at_once(bench):
+    assert bench.call(x=1) == {"x": 1}
+    bench.lane.leave()
+    bench.lane.leave()
+    assert bench.ended == [bench.lane]
+    bench.lane.close()
+    bench.lane.leave()
+    assert bench.ended == [bench.lane]
+
+
 # --- the kernel ends --------------------------------------------------------------------------------------------------
 
 
@@ -317,7 +377,7 @@ def test_all_calls_are_lost_with_the_kernel(bench):
     parts = bench.stream(count=1)
     with ThreadPoolExecutor(1) as pool:
         blocked = pool.submit(bench.call, x=9)
-        eventually(lambda: len(bench.lane._end.calls) >= 6)
+        eventually(lambda: calls_under_way(bench.lane) == 6)
         bench.container.lose_kernel()
         for future in [held, *queued, blocked]:
             lost = future.exception(WAIT_S)

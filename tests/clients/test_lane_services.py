@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.clients.containers import MIB, WAIT_S, ContainerDouble
-from tests.clients.lanes import eventually, grants, refuses
+from tests.clients.lanes import calls_under_way, eventually, grants, refuses
 
 import huterox
 
@@ -70,7 +70,7 @@ def test_nobody_sees_that_a_container_has_gone_but_whose_call_it_had_begun(servi
     stream = service.stream("parts", count=2)
     with ThreadPoolExecutor(4) as pool:
         blocked = [pool.submit(service, x=index) for index in range(4)]
-        eventually(lambda: len(service._lease.lane._end.calls) >= 16)
+        eventually(lambda: calls_under_way(service._lease.lane) == 16)
         array[:] = 0
         container.die()
         assert isinstance(held.exception(WAIT_S), huterox.WorkerLost)
@@ -144,6 +144,21 @@ def test_a_queue_of_calls_survives_containers_that_come_and_go(service, containe
             future.result(60)
     assert len(outcomes) == 240
     assert outcomes.count("good") >= 200
+
+
+def test_a_service_that_was_created_again_keeps_what_is_under_way_in_the_old_ones_lane(
+    service, containers, client, double
+):
+    held = service.submit("hold", key=1)
+    assert containers[0].model.held.wait(WAIT_S)
+    double.handles["echo"] += 1
+    again = client.service("echo")
+    assert again(x=1) == {"x": 1}
+    assert not held.done()
+    containers[0].model.go.set()
+    assert held.result(WAIT_S) == {"key": 1}
+    eventually(lambda: len(service._lease._leases._lanes) == 1)
+    assert again.path == "lane"
 
 
 def test_closing_the_client_ends_what_is_under_way(containers, double):

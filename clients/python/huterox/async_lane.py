@@ -331,6 +331,11 @@ class AsyncLane:
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
+    def leave(self) -> None:
+        """Take no new calls; the lane is over when those in flight have ended."""
+        self._core.leave()
+        self._read()
+
     def hang_up(self) -> None:
         """The kernel's connection has ended: the lane is over, once what the container has answered is taken in."""
         if not self._over:

@@ -123,8 +123,9 @@ class AsyncLeases:
     def move(self, lease: AsyncLease, handle: int) -> None:
         """See `AsyncLease.move`."""
         lease.handle = handle
-        if lease.lane is not None:
-            self._on_end(lease, lease.lane)
+        if (lane := lease.lane) is not None:
+            self.let_go(lease, lane)
+            lane.leave()
 
     def _on_end(self, lease: AsyncLease, lane: "AsyncLane") -> None:
         """A lane is over, with all of its calls."""

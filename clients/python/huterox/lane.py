@@ -27,6 +27,7 @@ from huterox.core import Limits
 from huterox.lane_call import LaneCall
 from huterox.lane_core import LaneCore
 from huterox.lane_futures import LaneFuture, LaneStream, Router
+from huterox.lease import LaneGone
 from huterox_shm.errors import LaneDead, LaneFull, PeerProtocolError, ShmError
 from huterox_shm.lane import DEAD, CallerEnd
 from huterox_shm.spinning import Spinner
@@ -158,8 +159,10 @@ class LaneConnection(Channel[LaneCall]):
         until_s = monotonic() + timeout_s
         while True:
             if isinstance(exc, LaneDead | PeerProtocolError):
-                self._look()
-                raise self.core.gone() from exc
+                self._look(is_mad=isinstance(exc, PeerProtocolError))
+                if call.ended:  # it was in the ring already, and has been told its end
+                    return
+                raise LaneGone() from exc
             if not isinstance(exc, LaneFull):
                 raise exc
             left_s = until_s - monotonic()
@@ -261,13 +264,21 @@ class LaneConnection(Channel[LaneCall]):
         if call.call_id:
             self.core.send_cancel(call)
 
-    def _look(self) -> None:
-        """Take in what there is, without waiting for more."""
+    def _look(self, is_mad: bool = False) -> None:
+        """Take in what there is, without waiting for more. `is_mad`: the container wrote nonsense, so that is all."""
         with self._lock:
             if not self.core.closed:
                 self._read()
+                if is_mad:
+                    self._lose(graceful=False)
         if self._ended:
             self.settle_ended()
+
+    def leave(self) -> None:
+        """Take no new calls; the lane is over when those in flight have ended. Any thread, any number of times."""
+        with self._lock:
+            self.core.leave()
+        self._look()
 
     def hang_up(self) -> None:
         """The kernel has closed its side: the lane is over. Any thread, any number of times."""

@@ -26,7 +26,7 @@ from huterox.memory import dtype_of
 from huterox_shm.errors import LaneDead, LaneFull, LaneTooSmall
 from huterox_shm.lane import DEFINES, INDIRECT, OPEN, STATE, STREAM, CallerEnd
 from huterox_shm.slab import SMALL_NBYTES_MAX
-from huterox_wire.errors import Busy, InvalidInput, Unavailable
+from huterox_wire.errors import Busy, InvalidInput
 from huterox_wire.forms import FORMS_MAX, Form, SentForms
 from huterox_wire.header import HEADER_NBYTES, pack_header
 from huterox_wire.kinds import Flag, Kind
@@ -84,9 +84,9 @@ class LaneRequests:
         """Whether new calls are taken."""
         return not self._over and self.end.state == OPEN
 
-    def gone(self) -> Exception:
-        """Why no call is taken: closed, or to be sent elsewhere."""
-        return Unavailable("this client is closed", retryable=False) if self.closed else LaneGone()
+    def leave(self) -> None:
+        """Take no new calls. Those in flight go on."""
+        self._over = True
 
     # --- a call out -------------------------------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ class LaneRequests:
             InvalidInput, TooLarge: inputs that are not carried, or a timeout that is none.
         """
         if self._over or self._state[STATE] != OPEN:
-            raise self.gone()
+            raise LaneGone()
         if type(timeout_s) is not float or not 1e-6 <= timeout_s <= _TIMEOUT_S_MAX:
             timeout_s = _checked_timeout_s(timeout_s)
         if len(inputs) == 1 and call.parts is None:

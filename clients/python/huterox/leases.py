@@ -155,7 +155,8 @@ class Leases:
             lease.handle = handle
             lane = lease.lane
         if lane is not None:
-            self._on_end(lease, lane)
+            self.let_go(lease, lane)
+            lane.leave()
 
     def _on_end(self, lease: Lease, lane: "LaneConnection") -> None:
         """A lane is over, with all of its calls. Any thread may tell."""
