@@ -18,14 +18,17 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: env
 	$(BIN)/python demo/run.py
 
+# First what can share the machine, module by module on every core; then what needs it for itself.
 test: env
-	$(BIN)/python -m pytest --benchmark-disable
+	$(BIN)/python -m pytest --benchmark-disable -n logical --maxprocesses 8 --dist loadscope -m "not alone and not gpu"
+	$(BIN)/python -m pytest --benchmark-disable -m "alone and not gpu"
 
 check: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --benchmark-disable -q -m "not system and not torch and not gpu"
+	$(BIN)/python -m pytest --benchmark-disable -q -n logical --maxprocesses 8 --dist loadscope \
+		-m "not system and not torch and not gpu"
 
 fix: env
 	$(BIN)/ruff format .

@@ -108,14 +108,14 @@ def test_a_model_that_does_not_come_up_is_one_clear_line(tmp_path: Path, code: s
 @pytest.mark.system
 @pytest.mark.torch
 @pytest.mark.timeout(180)
-def test_the_suite_runs_against_a_node_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_suite_runs_against_a_node_of_its_own(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """The trivial model alone, once: the demo's folder is hidden."""
     code = (
         "import sys; from pathlib import Path; from huterox_bench.cold import suite; "
         "suite._DEMO = Path('/no/such/folder'); suite.FURTHER = 2; "
         "from huterox_bench.__main__ import main; sys.exit(main(['cold', '--slices', '1', '-o', 'json']))"
     )
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(folder))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=170, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     rows: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
@@ -126,7 +126,7 @@ def test_the_suite_runs_against_a_node_of_its_own(monkeypatch: pytest.MonkeyPatc
     ]
     assert rows[1]["ratio_to_fresh"] > 0
     assert rows[2]["further_mib"] > 0
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 def test_a_row_is_rounded_and_keeps_its_keys() -> None:

@@ -132,18 +132,18 @@ def check_rows(rows: list[dict[str, Any]], expected: list[tuple[str, tuple[int, 
 
 
 @pytest.mark.system
-def test_routed_starts_its_own_node_and_prints_its_rows_beside_the_limits(tmp_path: Path) -> None:
+def test_routed_starts_its_own_node_and_prints_its_rows_beside_the_limits(folder: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "routed", "--seconds", "0.2", "--slices", "2", "-o", "json"],
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(folder)},
     )
     assert (done.returncode, done.stderr) == (0, "")
     check_rows([json.loads(line) for line in done.stdout.splitlines()], rows_beside_limits("routed", {}))
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.system
@@ -166,9 +166,9 @@ def test_no_lane_is_an_error_that_says_where_to_look(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_no_node_is_left_when_the_bench_is_ended(
-    suite: str, helper_count: int, signal_number: signal.Signals, status: int, tmp_path: Path
+    suite: str, helper_count: int, signal_number: signal.Signals, status: int, folder: Path
 ) -> None:
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, "TMPDIR": str(folder)}
     with subprocess.Popen([*COMMAND, suite, "--seconds", "600"], env=environment) as process:
         helpers = wait_for_helpers(process, helper_count)
         os.kill(process.pid, signal_number)

@@ -15,7 +15,7 @@ from tests.system.platform import eventually
 
 import huterox
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(300)]
 
 X = np.zeros(256, np.float32)
 EVICTIONS = 4

@@ -13,7 +13,7 @@ from tests.fault.crew import Crew
 from tests.fault.site import Site, container_of, deploy, reach, rounds
 from tests.system.platform import eventually
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(3600)]
 
 LANES = rounds("HUTEROX_HOSTILE_LANES", 400)
 SEED = rounds("HUTEROX_HOSTILE_SEED", int(time.time()))

@@ -19,7 +19,7 @@ from tests.system.platform import eventually
 
 import huterox
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(3600)]
 
 ROUNDS = rounds("HUTEROX_KILL_ROUNDS", 20)
 SEED = rounds("HUTEROX_KILL_SEED", int(time.time()))

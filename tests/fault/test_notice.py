@@ -20,7 +20,7 @@ from tests.system.platform import eventually
 
 import huterox
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(300)]
 
 NOTICED_S = 1.0
 LONG_S = 30.0

@@ -12,7 +12,7 @@ from tests.fault.crew import Crew
 from tests.fault.site import Site, container_of, deploy
 from tests.system.platform import eventually
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(300)]
 
 CALLERS = 4
 CALLS_MIN = 8000

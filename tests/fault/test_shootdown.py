@@ -13,7 +13,7 @@ from tests.fault.crew import Crew
 from tests.fault.site import Site, container_of, deploy, reach
 from tests.system.platform import eventually
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(300)]
 
 EVICTIONS = 6
 NAP_S = 0.8

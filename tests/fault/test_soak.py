@@ -12,7 +12,7 @@ from tests.fault.crew import Crew, Worker
 from tests.fault.site import Site, container_of, deploy, rounds
 from tests.system.platform import eventually
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(7200)]
 
 CALLS = rounds("HUTEROX_SOAK_CALLS", 30_000)
 QUARTERS = 4

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +247,8 @@ class Switchboard:
         elif kind is Kind.HEARTBEAT:
             self.kernel_identity = identity
             self.heartbeats.append(decode_heartbeat(message.meta))
-            self.send(b"", *encode(Kind.HEARTBEAT, 0, 0, 0, b"\x80"))
+            with suppress(zmq.ZMQError):  # it has been killed since
+                self.send(b"", *encode(Kind.HEARTBEAT, 0, 0, 0, b"\x80"))
         elif kind is Kind.EVENT:
             self.events.append(decode_container_event(message.meta))
         return True

@@ -12,7 +12,7 @@ from tests.system.traffic import Observed, drive, zipf
 from huterox_bench.court.replay import Settings, replay
 from huterox_bench.court.tally import Verdict
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(180)]
 
 HOST_MB = 200
 SIZES_MB = {f"m{rank}": 16 + 8 * (rank % 5) for rank in range(12)}
