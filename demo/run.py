@@ -29,6 +29,7 @@ SLOTS = 2
 HOST_MB = 4096
 CALL_TIMEOUT_S = 60.0
 DEMO_TIMEOUT_S = 150.0
+AGAIN_S = 0.5
 START_TOLERANCE_S = 0.15
 TOLD = ("load", "evict", "ready")
 """The kinds of events that tell why a call took its time."""
@@ -268,12 +269,14 @@ def run() -> None:
 
 def main() -> int:
     """0: all went well. 1: something did not. 130: stopped by the user."""
+    signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGALRM, _too_late)
     signal.setitimer(signal.ITIMER_REAL, DEMO_TIMEOUT_S)
     try:
         run()
     except KeyboardInterrupt:
+        _stop_listening()
         print("the demo was stopped; nothing is left running", file=sys.stderr)
         return 130
     except (DemoFailed, huterox.HuteroxError, OSError, LookupError, ValueError, subprocess.TimeoutExpired) as error:
@@ -285,6 +288,9 @@ def main() -> int:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """Stop, and say so again until it is heard: what is raised in the middle of a destructor is lost."""
+    signal.signal(signal.SIGALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
     raise KeyboardInterrupt
 
 
