@@ -1,7 +1,7 @@
 """The operator's questions: lists of records, page by page, since an answer holds a megabyte and a platform more."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -11,7 +11,7 @@ from huterox_connector.core.adminargs import EventsArgs, NoArgs, PageArgs, Servi
 from huterox_connector.core.effects import Journalled
 from huterox_connector.core.ids import id_of, text_of
 from huterox_connector.core.journal import Journal
-from huterox_connector.core.records import Usage
+from huterox_connector.core.records import Service, Usage
 from huterox_connector.core.registry import Registry
 from huterox_wire.limits import META_NBYTES_MAX
 
@@ -36,15 +36,17 @@ class Listing:
         return _page(names, lambda name: views.model_row(models[name]), str)
 
     def services(self, args: ServicesArgs, now_s: float) -> Page:
-        services = self._registry.services
-        after = id_of("s", args.after) if args.after else 0
-        handles = self._registry.service_ids.after(after)
-        found = (handle for handle in handles if not args.tenant or services[handle].tenant == args.tenant)
         return _page(
-            found,
-            lambda handle: views.service_row(services[handle], self._journal, now_s),
-            lambda handle: text_of("s", handle),
+            self._asked_for(args),
+            lambda service: views.service_row(service, self._journal, now_s),
+            lambda service: text_of("s", service.id),
         )
+
+    def _asked_for(self, args: ServicesArgs | UsageArgs) -> Iterator[Service]:
+        """Services in the order of their ids, of one tenant or of all."""
+        services = self._registry.services
+        handles = self._registry.service_ids.after(id_of("s", args.after) if args.after else 0)
+        return (services[handle] for handle in handles if not args.tenant or services[handle].tenant == args.tenant)
 
     def ps(self, args: PageArgs, now_s: float) -> Page:
         containers = self._registry.containers
@@ -75,17 +77,11 @@ class Listing:
         return _page(names, lambda tenant: views.usage_row(tenant, counts[tenant], totals[tenant]), str)
 
     def _usage_of_services(self, args: UsageArgs) -> Page:
-        services = self._registry.services
-        after = id_of("s", args.after) if args.after else 0
-        handles = self._registry.service_ids.after(after)
-        found = (handle for handle in handles if not args.tenant or services[handle].tenant == args.tenant)
-
-        def row(handle: int) -> dict[str, Any]:
-            service = services[handle]
+        def row(service: Service) -> dict[str, Any]:
             used = views.usage_row(service.tenant, 1, service.usage())
-            return {"service": service.name, "id": text_of("s", handle), **used}
+            return {"service": service.name, "id": text_of("s", service.id), **used}
 
-        return _page(found, row, lambda handle: text_of("s", handle))
+        return _page(self._asked_for(args), row, lambda service: text_of("s", service.id))
 
     def events(self, args: EventsArgs, now_s: float) -> dict[str, Any]:
         """`more`: there may be more than these between the same ends, since an answer holds only so much."""
