@@ -27,14 +27,18 @@ def on_gpu(switchboard: Switchboard, container: int = A) -> int:
     return switchboard.event(container, "ready").pid
 
 
-def test_devices_are_registered_and_their_free_memory_is_told_in_heartbeats(
+def test_devices_are_registered_and_their_free_memory_is_told_then_and_in_heartbeats(
     gpus: Gpus, switchboard: Switchboard
 ) -> None:
+    gpus.set(OTHER, free=9 * GIB)
     switchboard.start()
-    assert switchboard.registrations[0].capacity.devices == [
+    registration = switchboard.registrations[0]
+    assert registration.capacity.devices == [
         Device(GPU, 80 * GIB, "Double 80GB"),
         Device(OTHER, 80 * GIB, "Double 80GB"),
     ]
+    assert registration.devices == [DeviceFree(GPU, 80 * GIB), DeviceFree(OTHER, 9 * GIB)]
+    assert registration.host_bytes_free > 0
     gpus.set(OTHER, free=7 * GIB)
     want = [DeviceFree(GPU, 80 * GIB), DeviceFree(OTHER, 7 * GIB)]
     switchboard.until(lambda: [beat for beat in switchboard.heartbeats if beat.devices == want])

@@ -80,8 +80,7 @@ class Kernels:
                 if record.state is State.READY:
                     ready.append((record, report))
         free = kernel.free(world.now_s)
-        devices = [DeviceFree(device, max(0, free[device]) * MIB) for device in kernel.devices]
-        meta = HeartbeatMeta(kernel.name, kernel.boot, max(1, free[""]) * MIB, reports, devices)
+        meta = HeartbeatMeta(kernel.name, kernel.boot, _host_free(free), reports, _devices_free(free))
 
         def told() -> None:
             self._learn_charges(kernel)
@@ -98,7 +97,18 @@ class Kernels:
         reports = [self._report(container) for container in kernel.containers.values()]
         devices = [Device(device, mb * MIB) for device, mb in kernel.devices.items()]
         capacity = Capacity(kernel.slots, kernel.host_mb * MIB, devices)
-        meta = RegisterMeta(kernel.name, kernel.boot, 1, "host", capacity, reports, host_id=kernel.host_id)
+        free = kernel.free(world.now_s)
+        meta = RegisterMeta(
+            kernel.name,
+            kernel.boot,
+            1,
+            "host",
+            capacity,
+            reports,
+            host_id=kernel.host_id,
+            host_bytes_free=_host_free(free),
+            devices=_devices_free(free),
+        )
         known = set(board.registry.containers)
         kernel.credit = None
 
@@ -112,6 +122,7 @@ class Kernels:
                     world.seen["adopted"] += 1
                     world.lanes.told.adopted(report)
             self._learn_charges(kernel)
+            kernel.credit = _credit(kernel, free, world.now_s) if min(free.values()) > 0 else None
 
         world.on(happened.KernelRegistered(kernel.identity, meta), registered)
 
@@ -269,6 +280,15 @@ class Kernels:
             world.lanes.told.usage(container.id, usage)
         event = ContainerEvent(container.id, "gone", cause=cause, reason=reason, lane_usage=usage)
         self.report(kernel, event)
+
+
+def _host_free(free: dict[str, int]) -> int:
+    """As it is told, where 0 means that it is not known."""
+    return max(1, free[""]) * MIB
+
+
+def _devices_free(free: dict[str, int]) -> list[DeviceFree]:
+    return [DeviceFree(device, max(0, mb) * MIB) for device, mb in free.items() if device]
 
 
 def _credit(kernel: SimKernel, free: dict[str, int], now_s: float) -> dict[str, int]:

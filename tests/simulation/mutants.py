@@ -23,6 +23,7 @@ from huterox_connector.core.reclaim import Reclaim
 from huterox_connector.core.records import Group, Usage
 from huterox_connector.core.residency import Residency
 from huterox_connector.core.usage import LaneUse
+from huterox_wire.nodes import HeartbeatMeta
 
 Mutant = Callable[[], AbstractContextManager[Any]]
 
@@ -65,6 +66,11 @@ def _closed_at_once(real: Any, self: Leaving, container: Any, now_s: float) -> A
     return real(self, container, now_s)
 
 
+def _in_heartbeats_alone(real: Any, self: Nodes, node: Any, meta: Any, now_s: float) -> None:
+    if isinstance(meta, HeartbeatMeta):
+        real(self, node, meta, now_s)
+
+
 def _only_when_new(real: Any, self: NodeIndex, node: Any) -> None:
     if node.name not in self._keys:
         real(self, node)
@@ -102,6 +108,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "a model is loaded twice at once": lambda: patch.object(Group, "resident", property(lambda g: bool(g.ready))),
     "big loads go on together": lambda: patch.object(Loading, "_must_queue", lambda *_: False),
     "what others have taken is not counted": _does_nothing(Nodes, "_count_foreign_use"),
+    "what others have taken is not known at first": _around(Nodes, "_count_foreign_use", _in_heartbeats_alone),
     "loads go to closed nodes": lambda: patch.object(residency, "is_open", lambda *_: True),
     "the index of nodes is never renewed": _around(NodeIndex, "update", _only_when_new),
     "a claim is never given back": _does_nothing(Claims, "release"),

@@ -31,6 +31,12 @@ Decoder = Callable[[bytes], Any]
             nodes.decode_register,
             nodes.RegisterMeta("n", "b", 5, "h", nodes.Capacity(2, 1 << 40), [REPORT], "0.1", "boot-id"),
         ),
+        (
+            nodes.decode_register,
+            nodes.RegisterMeta(
+                "n", "b", 5, "h", nodes.Capacity(2, 1), host_bytes_free=1 << 40, devices=[nodes.DeviceFree("GPU-1", 5)]
+            ),
+        ),
         (nodes.decode_registered, nodes.RegisteredMeta(3, 1.5, True)),
         (nodes.decode_heartbeat, nodes.HeartbeatMeta("n", "b", 123, [REPORT])),
         (nodes.decode_create, nodes.CreateMeta(3, 1 << 32 | 1, MODEL)),

@@ -131,6 +131,8 @@ class RegisterMeta(Struct, omit_defaults=True):
     containers: list[ContainerReport] = field(default_factory=list)
     version: str = ""
     host_id: Annotated[str, msgspec.Meta(max_length=HOST_ID_NBYTES_MAX)] = ""  # the machine's boot id; empty: no lanes
+    host_bytes_free: int = 0  # as a heartbeat tells it, which is still to come
+    devices: list[DeviceFree] = field(default_factory=list)
 
 
 class RegisteredMeta(Struct, omit_defaults=True):

@@ -74,7 +74,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "OpenedMeta": {},
     "AdminMeta": {"args": {}},
     "AdminReplyMeta": {"result": None},
-    "RegisterMeta": {"containers": [], "version": "", "host_id": ""},
+    "RegisterMeta": {"containers": [], "version": "", "host_id": "", "host_bytes_free": 0, "devices": []},
     "RegisteredMeta": {"again": False},
     "HeartbeatMeta": {"host_bytes_free": 0, "containers": [], "devices": []},
     "CreateMeta": {"device": "", "host_bytes": 0, "device_bytes": 0, "load_timeout_s": 0.0, "service": 0},

@@ -71,6 +71,8 @@ def messages() -> list[Vector]:
                     "capacity": {"slots": 2, "host_bytes": 1 << 40},
                     "containers": [in_use],
                     "host_id": "6d1c",
+                    "host_bytes_free": 1 << 39,
+                    "devices": [{"id": "GPU-1", "nbytes": 1 << 34}],
                 },
             ),
             canonical=False,

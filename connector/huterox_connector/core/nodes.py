@@ -99,7 +99,7 @@ class Nodes:
         node = known or self._add(event, now_s)
         self._registry.heard(node, now_s)
         node.devices = {device.id: device.name for device in meta.capacity.devices}
-        if node.capacity != (capacity := _amounts(meta)):  # else what others have taken is known from its heartbeats
+        if node.capacity != (capacity := _amounts(meta)):
             node.capacity = capacity
             self._books.limit(node, _amounts(meta))
         node.host_id = meta.host_id
@@ -153,6 +153,8 @@ class Nodes:
                 effects += self._see(known, report, now_s)
             elif report.state != "gone":
                 effects += self._adoption.take(node, report, now_s)
+        if meta.host_bytes_free:  # older kernels tell it in heartbeats alone
+            self._count_foreign_use(node, meta, now_s)
         return effects + self._note_ready(node, meta.containers, now_s)
 
     def on_beat(self, event: KernelBeat, now_s: float) -> list[Effect]:
@@ -221,7 +223,7 @@ class Nodes:
             self._accesses.hold(container, now_s)
         return self._loading.measure(container, report.host_bytes, report.device_bytes)
 
-    def _count_foreign_use(self, node: Node, meta: HeartbeatMeta, now_s: float) -> None:
+    def _count_foreign_use(self, node: Node, meta: RegisterMeta | HeartbeatMeta, now_s: float) -> None:
         """What others have taken of the node is not the containers' to have.
 
         They may hold what they hold now and what is free beside; what is loading will take some of that yet.

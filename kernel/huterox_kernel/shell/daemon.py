@@ -151,7 +151,7 @@ class Daemon:
         self._link.start(self._requests)
         self._leases.start()
         self._zygotes.warm()
-        self._reports.register()
+        await self._reports.register()
         _log.info("node %s, boot %s, for %s", self._node, self._boot, self._config.switchboard)
         self._every(lambda: self._supervisor.heartbeat_s, self._reports.beat)
         self._every(lambda: self._config.footprint_period_s, self._look_around)
@@ -225,7 +225,7 @@ class Daemon:
             case Report(event=event):
                 self._report(event)
             case Register():
-                self._reports.register()
+                self._spawn(self._reports.register())
             case Note(text=text):
                 _log.warning("%s", text)
             case Exit():

@@ -55,8 +55,9 @@ class Reports:
         self._count(counted)
         self._ended[container] = counted
 
-    def register(self) -> None:
+    async def register(self) -> None:
         """Tell of this node and all its containers."""
+        devices = await self._memory.free()
         meta = RegisterMeta(
             node=self._node,
             boot=self._boot,
@@ -66,6 +67,8 @@ class Reports:
             containers=self._containers(),
             version=kernel_version(),
             host_id=processes.boot_id(),
+            host_bytes_free=probes.host_bytes_free(),
+            devices=devices,
         )
         self._link.send_control(encode(Kind.REGISTER, 0, 0, 0, encode_meta(meta)))
 

@@ -212,6 +212,34 @@ def test_memory_that_others_take_is_not_given_to_containers_and_comes_back(harne
     assert node_row(harness)["host_mb_limit"] == 1000
 
 
+def test_what_others_have_taken_counts_before_the_first_heartbeat(harness: Harness) -> None:
+    """A load for a call that has waited for a node is decided on in the instant of its registration."""
+    harness.deploy("small", host_mb=200)
+    harness.deploy("on device", gpu_mb=500, device="cuda")
+    for number, name in enumerate(("a", "small", "on device")):
+        harness.service(name, name if name != "a" else None)
+        harness.call(name, number + 1)
+    harness.node(
+        "n1",
+        slots=4,
+        host_mb=1000,
+        gpu_mb={"gpu0": 1000},
+        host_bytes_free=250 * MIB,
+        devices=[DeviceFree("gpu0", 400 * MIB)],
+    )
+    (container,) = harness.board.registry.containers.values()
+    row = node_row(harness)
+    assert (row["host_mb_limit"], row["devices"][0]["mb_limit"]) == (250, 400)
+    assert container.charge.host_bytes <= 250 * MIB
+
+
+def test_a_kernel_that_does_not_tell_what_is_free_keeps_what_its_heartbeats_told(harness: Harness) -> None:
+    node = harness.node(slots=4, host_mb=1000)
+    harness.beat(node, 1.0, host_bytes_free=300 * MIB)
+    assert harness.node(slots=4, host_mb=1000, now_s=2.0) == node
+    assert node_row(harness)["host_mb_limit"] == 300
+
+
 class TestSickNodes:
     def test_node_where_several_models_fail_is_left_alone_for_a_while(self) -> None:
         harness = Harness(sick_after=2, sick_s=10.0)
