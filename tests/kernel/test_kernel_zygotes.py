@@ -93,6 +93,18 @@ def settle(switchboard: Switchboard, environment: Environment, *modules: str) ->
     switchboard.until(lambda: set(modules) <= set(learned(switchboard, environment).modules))
 
 
+def start_with_successor(
+    switchboard: Switchboard, environment: Environment, uses: Uses
+) -> tuple[subprocess.Popen[bytes], psutil.Process]:
+    """The kernel, and its first zygote: that has the worker of A, and a successor has learned its library."""
+    environment.install("slow_library")
+    process = start(switchboard)
+    uses(A, "slow_library")
+    (predecessor,) = zygotes(process, environment)
+    settle(switchboard, environment, "slow_library")
+    return process, predecessor
+
+
 def test_the_second_load_finds_preloaded_what_the_first_has_imported(
     switchboard: Switchboard, environment: Environment, uses: Uses
 ) -> None:
@@ -107,11 +119,7 @@ def test_the_second_load_finds_preloaded_what_the_first_has_imported(
 def test_the_predecessor_lives_until_its_last_worker_has_ended(
     switchboard: Switchboard, environment: Environment, uses: Uses
 ) -> None:
-    environment.install("slow_library")
-    process = start(switchboard)
-    uses(A, "slow_library")
-    (predecessor,) = zygotes(process, environment)
-    settle(switchboard, environment, "slow_library")
+    process, predecessor = start_with_successor(switchboard, environment, uses)
     assert predecessor in zygotes(process, environment)
     switchboard.tell_close(A)
     switchboard.event(A, "gone")
@@ -123,11 +131,7 @@ def test_the_predecessor_lives_until_its_last_worker_has_ended(
 def test_a_predecessor_that_is_killed_takes_its_own_workers_alone(
     switchboard: Switchboard, environment: Environment, uses: Uses
 ) -> None:
-    environment.install("slow_library")
-    process = start(switchboard)
-    uses(A, "slow_library")
-    (predecessor,) = zygotes(process, environment)
-    settle(switchboard, environment, "slow_library")
+    _, predecessor = start_with_successor(switchboard, environment, uses)
     uses(B, "slow_library")
     os.kill(predecessor.pid, signal.SIGKILL)
     assert switchboard.event(A, "gone").cause == "crashed"
@@ -138,11 +142,7 @@ def test_a_predecessor_that_is_killed_takes_its_own_workers_alone(
 def test_a_successor_that_is_killed_is_started_again_by_the_next_load(
     switchboard: Switchboard, environment: Environment, uses: Uses
 ) -> None:
-    environment.install("slow_library")
-    process = start(switchboard)
-    uses(A, "slow_library")
-    (predecessor,) = zygotes(process, environment)
-    settle(switchboard, environment, "slow_library")
+    process, predecessor = start_with_successor(switchboard, environment, uses)
     (successor,) = [zygote for zygote in zygotes(process, environment) if zygote != predecessor]
     os.kill(successor.pid, signal.SIGKILL)
     switchboard.until(lambda: has_ended(successor))

@@ -91,27 +91,34 @@ def why_closed(node: Node, group: Group, now_s: float, config: CoreConfig) -> st
 
 
 def charges_on(model: Model, node: Node) -> Iterator[Charge]:
-    """What a container of `model` would take there, for each device that it could use.
-
-    Measured on that node, else measured on another, else declared.
-    """
-    spec = model.spec
-    if spec.device != "cpu":
+    """What a container of `model` would take there, for each device that it could use."""
+    if model.spec.device != "cpu":
         for device in node.capacity.devices:
-            host_bytes, device_bytes = _sizes(model, node, on_device=True)
-            yield Charge(1, host_bytes, device, device_bytes)
-    if spec.device != "cuda":
-        yield Charge(1, _sizes(model, node, on_device=False)[0])
+            yield _charge(model, node, device)
+    if model.spec.device != "cuda":
+        yield _charge(model, node, "")
 
 
-def _sizes(model: Model, node: Node, *, on_device: bool) -> tuple[int, int]:
+def _charge(model: Model, node: Node, device: str) -> Charge:
+    """Measured on that node, else measured on another, else declared.
+
+    What has outgrown the node on which it ran is given all of it from then on: nobody beside it, but not never again.
+    """
+    on_device, declared = bool(device), model.spec.resources
+    host_bytes, device_bytes = declared.host_mb * MIB, declared.gpu_mb * MIB * on_device
     seen = model.footprints.on(node.name)
-    if seen is None or seen.on_device != on_device:
-        seen = model.footprints.anywhere(on_device)
+    if seen is not None and seen.on_device == on_device:
+        capacity = node.capacity
+        return Charge(
+            1,
+            min(seen.host_bytes, max(capacity.host_bytes, host_bytes)),
+            device,
+            min(seen.device_bytes, max(capacity.devices.get(device, 0), device_bytes)),
+        )
+    seen = model.footprints.anywhere(on_device)
     if seen is not None:
-        return seen.host_bytes, seen.device_bytes
-    declared = model.spec.resources
-    return declared.host_mb * MIB, declared.gpu_mb * MIB
+        host_bytes, device_bytes = seen.host_bytes, seen.device_bytes
+    return Charge(1, host_bytes, device, device_bytes)
 
 
 def declared_charge(model: Model) -> Charge:

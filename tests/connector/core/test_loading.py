@@ -1,7 +1,7 @@
 """Reserve, load, settle to what was measured; and what is remembered of it."""
 
 import pytest
-from tests.connector.harness import Harness, closed, created, events_of, forwarded, report
+from tests.connector.harness import Harness, closed, created, events_of, forwarded, refused, report
 
 from huterox_connector.core import desired, measured
 from huterox_connector.core import effects as asked
@@ -9,6 +9,7 @@ from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.measured import Measured
 from huterox_connector.core.switchboard import Switchboard
 from huterox_connector.core.vectors import MIB
+from huterox_wire.errors import ResourceInterrupt
 from huterox_wire.nodes import DeviceFree
 
 GIB_MB = 1024
@@ -198,6 +199,35 @@ def test_container_that_grows_takes_more_of_its_node_and_others_leave_when_it_is
     assert reclaim.reason == "the node's memory is overdrawn by 100 MiB: its containers or others have grown"
     assert [close.container for close in closed(effects)] == [first]
     assert closed(harness.beat(node, 3.0, report(first, "a", "draining"), grown)) == []  # nobody else has to
+
+
+class TestOutgrown:
+    """A model was seen to take more than its node gives to all."""
+
+    @pytest.fixture
+    def harness(self) -> Harness:
+        harness = Harness()
+        node = harness.node("n1", host_mb=1000)
+        harness.deploy("m", host_mb=400)
+        harness.service("m", "m")
+        container = harness.load(node, "m", 1, host_bytes=1200 * MIB)
+        harness.gone(node, container, 5.0, cause="crashed")
+        return harness
+
+    def test_it_is_given_the_whole_node_the_next_time(self, harness: Harness) -> None:
+        (create,) = created(harness.call("m", 2, now_s=6.0))
+        assert create.host_bytes == 1000 * MIB
+
+    def test_it_goes_to_no_other_node_that_is_as_small(self, harness: Harness) -> None:
+        harness.ask("drain", name="n1")
+        harness.node("n2", host_mb=1000, now_s=6.0)
+        assert created(harness.call("m", 2, now_s=6.0)) == []
+
+    def test_what_is_declared_too_large_is_refused_all_the_same(self, harness: Harness) -> None:
+        harness.deploy("m", host_mb=1100)
+        (refusal,) = refused(harness.call("m", 2, now_s=6.0))
+        assert isinstance(refusal.error, ResourceInterrupt)
+        assert "no node is that large" in refusal.error.message
 
 
 def test_memory_that_others_take_is_not_given_to_containers_and_comes_back(harness: Harness) -> None:
