@@ -315,7 +315,11 @@ class Switchboard:
         return answer.values
 
     def heartbeat_of(self, container: int, want: Callable[[Any], bool], timeout_s: float = PATIENCE_S) -> Any:
-        """The first coming heartbeat's report of a container that is as wanted."""
+        """The first report of a container that is as wanted, in heartbeats that were made after this was asked."""
+        while self.pump(0.0):
+            pass
+        self.heartbeats.clear()
+        self.until(lambda: self.heartbeats)  # it may have been under way
         self.heartbeats.clear()
         return self.until(
             lambda: [r for beat in self.heartbeats for r in beat.containers if r.container == container and want(r)],
