@@ -15,7 +15,7 @@ from tests.system.platform import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(3600)]
 
-LANES = rounds("HUTEROX_HOSTILE_LANES", 400)
+LANES = rounds("HUTEROX_HOSTILE_LANES", 800)
 SEED = rounds("HUTEROX_HOSTILE_SEED", int(time.time()))
 BATCH = 50
 

@@ -14,7 +14,7 @@ from tests.system.platform import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(7200)]
 
-CALLS = rounds("HUTEROX_SOAK_CALLS", 30_000)
+CALLS = rounds("HUTEROX_SOAK_CALLS", 60_000)
 QUARTERS = 4
 GROWTH_KB_MAX = 6 * 1024
 """From the second quarter to the last, of each process: allocators breathe, leaks do not stop."""

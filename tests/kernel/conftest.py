@@ -9,7 +9,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -247,8 +246,11 @@ class Switchboard:
         elif kind is Kind.HEARTBEAT:
             self.kernel_identity = identity
             self.heartbeats.append(decode_heartbeat(message.meta))
-            with suppress(zmq.ZMQError):  # it has been killed since
+            try:
                 self.send(b"", *encode(Kind.HEARTBEAT, 0, 0, 0, b"\x80"))
+            except zmq.ZMQError as exc:
+                if exc.errno != zmq.EHOSTUNREACH:  # it has been killed since
+                    raise
         elif kind is Kind.EVENT:
             self.events.append(decode_container_event(message.meta))
         return True
