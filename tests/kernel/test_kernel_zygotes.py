@@ -162,24 +162,28 @@ def test_a_restart_is_warm_at_once(switchboard: Switchboard, environment: Enviro
     assert uses(B, "slow_library") == {"slow_library": True}
 
 
-def test_what_starts_threads_or_leaves_files_open_is_left_to_the_workers(
+def test_what_starts_threads_or_processes_or_leaves_files_open_is_left_to_the_workers(
     switchboard: Switchboard, environment: Environment, uses: Uses
 ) -> None:
     environment.install("threaded", THREADS)
     environment.install("opener", "FILE = open('/dev/null')\n")
+    environment.install("forker", "PID = os.fork()\n")  # its child comes back from the import
     environment.install("slow_library")
-    start(switchboard)
-    uses(A, "threaded", "opener", "slow_library")
+    process = start(switchboard)
+    uses(A, "threaded", "opener", "forker", "slow_library")
     settle(switchboard, environment, "slow_library")
-    assert uses(B, "threaded", "opener", "slow_library") == {
+    assert uses(B, "threaded", "opener", "forker", "slow_library") == {
         "threaded": False,
         "opener": False,
+        "forker": False,
         "slow_library": True,
     }
     assert learned(switchboard, environment).skipped == {
         "threaded": "it starts 1 threads",
         "opener": "it leaves /dev/null open",
+        "forker": "it starts 1 processes",
     }
+    assert len(zygotes(process, environment)) == 2
 
 
 @pytest.mark.parametrize("end", ["os._exit(3)", "os.kill(os.getpid(), 9)"])

@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 
 from huterox_kernel.descriptors import raise_descriptor_limit
 from huterox_kernel.prctl import die_with_parent, set_process_name
+from huterox_kernel.worker import forks
 from huterox_kernel.worker.control import ForkOrder
 from huterox_kernel.worker.main import serve
 
@@ -30,6 +31,7 @@ def become_worker(order: ForkOrder, control: int, log: int, zygote_pid: int, tak
     faulthandler.enable(2)
     _reseed()
     gc.enable()
+    forks.guard()
     _leave(serve(CONTROL_DESCRIPTOR, taken_s))
 
 

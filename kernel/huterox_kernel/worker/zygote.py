@@ -4,9 +4,9 @@
 
 Problem: importing torch takes seconds and a hundred megabytes, for every worker again. Idea: import once, then fork;
 the pages stay shared. A fork copies only the thread that calls it, and a worker keeps none of the zygote's descriptors,
-so a module that starts threads or leaves a file open while it is imported cannot be preloaded; nor can one that touches
-a GPU, for CUDA does not work after a fork. The zygote finds that out, starts itself again without the module, and says
-so. When the kernel ends, it is killed by the system, and its workers with it.
+so a module that starts threads or processes or leaves a file open while it is imported cannot be preloaded; nor can one
+that touches a GPU, for CUDA does not work after a fork. The zygote finds that out, starts itself again without the
+module, and says so. When the kernel ends, it is killed by the system, and its workers with it.
 
 MODULES are configured, LEARNED are what earlier loads have imported: these it measures, and tells before each import,
 so that the kernel knows which one has killed it.
@@ -15,6 +15,7 @@ so that the kernel knows which one has killed it.
 import gc
 import os
 import select
+import signal
 import socket
 import sys
 import time
@@ -116,7 +117,12 @@ def _import(name: str, arguments: Arguments) -> tuple[float, str]:
     """How long it took, and why it cannot be kept, if so. Does not return where this process cannot go on with it."""
     open_before = _open_files()
     begun_s = time.perf_counter()
-    reason = _try_import(name)
+    pid = os.getpid()
+    try:
+        reason = _try_import(name)
+    finally:
+        if os.getpid() != pid:  # the module has forked, and this is the child: no second zygote
+            os._exit(1)
     took_s = time.perf_counter() - begun_s
     if unfit := _unfit(open_before):
         _start_without(name, unfit, arguments)
@@ -138,6 +144,8 @@ def _unfit(open_before: dict[str, str]) -> str:
     """Why no worker could be forked after what was imported last; empty where it can."""
     if (count := thread_count()) > 1:
         return f"it starts {count - 1} threads"
+    if pids := _children():
+        return f"it starts {len(pids)} processes"
     left_open = [path for number, path in _open_files().items() if open_before.get(number) != path]
     if any(path.startswith(_GPUS) for path in left_open) or _uses_cuda():
         return "it touches a GPU"
@@ -170,7 +178,15 @@ def thread_count() -> int:
     return len(list(_TASKS.iterdir()))
 
 
+def _children() -> list[int]:
+    """Processes that were started here, those included that have ended and that nobody has waited for."""
+    return [int(pid) for task in _TASKS.iterdir() for pid in (task / "children").read_text().split()]
+
+
 def _start_without(name: str, reason: str, arguments: Arguments) -> NoReturn:
+    for pid in _children():  # or they would go on as children of the zygote that follows
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
     arguments.skipped[name] = reason.replace(",", ";")
     modules = [module for module in arguments.modules if module != name]
     learned = [module for module in arguments.learned if module != name and not module.startswith(f"{name}.")]
