@@ -26,6 +26,7 @@ from huterox_wire.nodes import (
     LaneUsage,
     RegisterMeta,
 )
+from huterox_wire.route import pack_route
 
 HOST_ID = "boot-id-1"
 CALLER = b"caller"
@@ -116,10 +117,23 @@ class Harness:
         )
 
     def hit(self, service: str, request_id: int, now_s: float = 0.0, caller: bytes = CALLER) -> Container | None:
-        return self.board.calls.hit(caller, call_header(self.handles[service], request_id), 0, now_s)
+        call = self.board.calls.hit(caller, call_header(self.handles[service], request_id), 0, now_s)
+        return call.container if call is not None else None
 
     def answer(self, kernel: bytes, request_id: int, kind: Kind = Kind.REPLY, caller: bytes = CALLER) -> Any:
-        return self.board.calls.answered(kernel, caller, pack_header(kind, Flag.PACKED, 0, request_id))
+        """The kernel answers a call, by the route that it was sent by."""
+        header = pack_header(kind, Flag.PACKED, 0, request_id)
+        return self.board.calls.answered(kernel, self.route_of(request_id, caller), header)
+
+    def route_of(self, request_id: int, caller: bytes = CALLER) -> bytes:
+        """By which a call was sent; another one for a call that is not in flight."""
+        call = self.board.calls.get(caller, request_id)
+        return call.route if call is not None else pack_route(0, 0, caller)
+
+    def hand_back(self, kernel: bytes, request_id: int, now_s: float = 0.0) -> list[asked.Effect]:
+        """A kernel sends a call back that no container has begun."""
+        route, frames = self.route_of(request_id), [b"frame%d" % request_id]
+        return self.on(happened.CallReturned(kernel, route, request_id, frames, 6), now_s)
 
     def ready(self, kernel: bytes, container: int, now_s: float = 0.0, **more: Any) -> list[asked.Effect]:
         event = ContainerEvent(container, "ready", pid=42, **more)

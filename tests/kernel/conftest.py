@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -43,6 +42,7 @@ from huterox_wire.nodes import (
     decode_register,
 )
 from huterox_wire.payload import join_values, split_values
+from huterox_wire.route import pack_route
 
 from .caller import Caller, fetch
 
@@ -343,7 +343,7 @@ def _toml(value: Any) -> str:
 
 
 def route(container: int, caller: bytes = CALLER) -> bytes:
-    return struct.pack("<Q", container) + caller
+    return pack_route(container, 0, caller)
 
 
 def descendants(pid: int) -> list[psutil.Process]:

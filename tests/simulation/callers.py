@@ -1,6 +1,6 @@
 """The callers of the simulated platform: what they ask for, and that each call ends once, and in time."""
 
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.records import SimCall, SimContainer, SimKernel
@@ -10,16 +10,22 @@ from huterox_connector.core import events as happened
 from huterox_connector.core.lifecycle import State
 from huterox_wire.header import pack_header
 from huterox_wire.kinds import Flag, Kind
+from huterox_wire.route import CALLER, CONTAINER
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 Key = tuple[bytes, int]
+"""A call by its caller and request id."""
+Sent = tuple[bytes, int]
+"""A call by its route and request id, as a kernel knows it."""
 
 LATE_S = 0.2
 """How long after its deadline a call may end: two ticks."""
 LARGE_NBYTES = 300_000
 UNKNOWN_HANDLE = 999
+REUSED = 0.3
+"""How often a caller gives a call the request id of one that ended a moment ago, without its answer."""
 
 
 class Callers:
@@ -29,6 +35,8 @@ class Callers:
         self._world = world
         self.open: dict[Key, SimCall] = {}
         self._ends: dict[Key, str] = {}
+        self._routes: dict[bytes, SimCall] = {}  # what each route was given to
+        self._given_up: deque[Key] = deque(maxlen=4)  # ended a moment ago, perhaps not yet for its container
         self.made: Counter[int] = Counter()  # handle -> calls that were forwarded, ever
 
     def switchboard_started(self) -> None:
@@ -41,7 +49,7 @@ class Callers:
             handles = world.operator.handles
             # The first are called most.
             handle = handles[int(len(handles) * random.random() ** 2)] if handles else UNKNOWN_HANDLE
-        caller, request_id = b"caller%d" % random.randrange(4), world.request_id()
+        caller, request_id = self._new_key()
         if budget_s is None:
             budget_s = random.choice([0.05, 0.5, 1.5, 0.0])  # 0: the switchboard's own limit
         nbytes = LARGE_NBYTES if random.random() < 0.1 else 0
@@ -49,13 +57,23 @@ class Callers:
         header = pack_header(Kind.CALL, Flag.PACKED, 0, request_id, handle, budget_us)
         deadline_s = world.now_s + (budget_s or world.config.call_timeout_s)
         self.open[caller, request_id] = SimCall(caller, request_id, handle, deadline_s)
-        container = world.board.calls.hit(caller, header, nbytes, world.now_s)
-        if container is not None:
-            assert container.state is State.READY
+        call = world.board.calls.hit(caller, header, nbytes, world.now_s)
+        if call is not None:
+            assert call.container.state is State.READY
             world.seen["hit"] += 1
-            self.forwarded(container.node.identity, container.route_prefix + caller, [header, nbytes], 0)
+            self.forwarded(call.container.node.identity, call.route, [header, nbytes], 0)
             return
         world.on(happened.CallMissed(caller, request_id, handle, budget_us, [header, nbytes], len(header) + nbytes))
+
+    def _new_key(self) -> Key:
+        """A caller, and a request id that none of its open calls has."""
+        world, random = self._world, self._world.random
+        if self._given_up and random.random() < REUSED:
+            world.seen["reused"] += 1
+            key = self._given_up.pop()
+            del self._ends[key]
+            return key
+        return b"caller%d" % random.randrange(4), world.request_id()
 
     def cancel(self) -> None:
         if self.open:
@@ -69,6 +87,8 @@ class Callers:
             assert key not in self._ends, f"call {key} was answered twice: {self._ends[key]} and {how}"
             return False
         self._ends[key] = how
+        if how != Kind.REPLY.name:
+            self._given_up.append(key)
         late_s = self._world.now_s - call.deadline_s
         assert late_s <= LATE_S, f"call {key} ended {late_s:.3f} s late"
         return True
@@ -79,13 +99,15 @@ class Callers:
         """The switchboard sends a call to a kernel."""
         world = self._world
         header = frames[0]
-        caller, container_id = route[8:], int.from_bytes(route[:8], "little")
+        caller, container_id = route[CALLER], int.from_bytes(route[CONTAINER], "little")
         request_id = int.from_bytes(header[8:16], "little")
         key = caller, request_id
         call = self.open.get(key)
         assert call is not None, f"call {key} is forwarded after its end, {self._ends.get(key)}"
         left_s = call.deadline_s - world.now_s
         assert not budget_us or budget_us <= max(1, left_s * 1e6 + 1), f"call {key} was given time"
+        assert route not in self._routes, "two calls have one route"
+        self._routes[route] = call
         world.seen["forwarded"] += 1
         world.decisions.forwarded(key)
         self.made[call.handle] += 1
@@ -96,57 +118,63 @@ class Callers:
             world.on(happened.CallUndeliverable(caller, request_id, frames, len(header) + frames[1], gone))
             world.after(0.0, lambda: world.on(happened.KernelUnreachable(identity)))
         elif kernel.reachable:
-            self._arrived(kernel, container_id, key, frames)
+            self._arrived(kernel, container_id, (route, request_id), frames)
 
-    def _arrived(self, kernel: SimKernel, container_id: int, key: Key, frames: list[Any]) -> None:
+    def _arrived(self, kernel: SimKernel, container_id: int, sent: Sent, frames: list[Any]) -> None:
         """A kernel takes a call in, or hands it back: its container has gone, or is about to."""
         world = self._world
         container = kernel.containers.get(container_id)
         if container is None or (container.state == "draining" and world.random.random() < 0.5):
-            world.after(0.001, lambda: self.returned(kernel, key, frames[1]))
+            world.after(0.001, lambda: self.returned(kernel, sent, frames[1]))
             return
         assert container.state in ("ready", "draining"), f"a call came to a container that is {container.state}"
-        container.calls.add(key)
+        container.calls.add(sent)
         container.routed += 1
-        world.after(world.random.expovariate(1 / 0.05), lambda: self._served(kernel, container, key))
+        world.after(world.random.expovariate(1 / 0.05), lambda: self._served(kernel, container, sent))
 
-    def returned(self, kernel: SimKernel, key: Key, nbytes: int = 0) -> None:
+    def returned(self, kernel: SimKernel, sent: Sent, nbytes: int = 0) -> None:
         """A kernel hands a call back: it was not begun."""
         if not kernel.alive or not kernel.reachable:
             return
         self._world.seen["returned"] += 1
-        handle = self.open[key].handle if key in self.open else UNKNOWN_HANDLE
-        header = pack_header(Kind.CALL, Flag.PACKED, 0, key[1], handle)
+        header = pack_header(Kind.CALL, Flag.PACKED, 0, sent[1], self._routes[sent[0]].handle)
         frames = [header, nbytes]
-        self._world.on(happened.CallReturned(kernel.identity, *key, frames, len(header) + nbytes))
+        self._world.on(happened.CallReturned(kernel.identity, *sent, frames, len(header) + nbytes))
 
-    def _served(self, kernel: SimKernel, container: SimContainer, key: Key) -> None:
-        if not kernel.alive or container.id not in kernel.containers or key not in container.calls:
+    def _served(self, kernel: SimKernel, container: SimContainer, sent: Sent) -> None:
+        if not kernel.alive or container.id not in kernel.containers or sent not in container.calls:
             return
         if self._world.random.random() < 0.05:
-            self.answer(kernel, key, Kind.PART)
-            self._world.after(0.05, lambda: self._served(kernel, container, key))
+            self.answer(kernel, sent, Kind.PART)
+            self._world.after(0.05, lambda: self._served(kernel, container, sent))
             return
-        container.calls.discard(key)
-        self.answer(kernel, key, Kind.REPLY)
+        container.calls.discard(sent)
+        self.answer(kernel, sent, Kind.REPLY)
 
-    def answer(self, kernel: SimKernel, key: Key, kind: Kind) -> None:
+    def answer(self, kernel: SimKernel, sent: Sent, kind: Kind) -> None:
         """A kernel answers; the switchboard passes it on where somebody still waits."""
         world = self._world
         if not kernel.reachable:
             return
-        header = pack_header(kind, Flag.PACKED, 0, key[1], 0, 1000)
-        call = world.board.calls.answered(kernel.identity, key[0], header)
-        if call is None or kind is Kind.PART:
+        route, request_id = sent
+        key = route[CALLER], request_id
+        header = pack_header(kind, Flag.PACKED, 0, request_id, 0, 1000)
+        call = world.board.calls.answered(kernel.identity, route, header)
+        if call is None:
+            return
+        assert self.open.get(key) is self._routes[route], f"call {key} is given the answer to an earlier one"
+        if kind is Kind.PART:
             return
         assert self.ended(key, kind.name), f"nobody has made call {key}"
         if call.container.state is State.DRAINING and not call.container.in_flight:
             world.on(happened.ContainerDrained(call.container.id))
 
     def cancel_arrived(self, effect: asked.CancelCall) -> None:
+        """A call that runs already may run on."""
         kernel = self._world.kernels.all.get(effect.kernel)
-        container = kernel.containers.get(int.from_bytes(effect.route[:8], "little")) if kernel else None
-        key = (effect.route[8:], effect.request_id)
-        if kernel is not None and kernel.alive and container is not None and key in container.calls:
-            container.calls.discard(key)
-            self.answer(kernel, key, Kind.ERROR)
+        container = kernel.containers.get(int.from_bytes(effect.route[CONTAINER], "little")) if kernel else None
+        sent = (effect.route, effect.request_id)
+        known = kernel is not None and kernel.alive and container is not None and sent in container.calls
+        if known and self._world.random.random() < 0.5:
+            container.calls.discard(sent)
+            self.answer(kernel, sent, Kind.ERROR)

@@ -270,11 +270,11 @@ class Kernels:
         else:
             kernel.unheard[container.id] = container.device, container.charged
         world.lanes.container_ended(container)
-        for key in sorted(container.calls):
+        for sent in sorted(container.calls):
             if world.random.random() < 0.5:
-                world.callers.returned(kernel, key)
+                world.callers.returned(kernel, sent)
             else:
-                world.callers.answer(kernel, key, Kind.ERROR)
+                world.callers.answer(kernel, sent, Kind.ERROR)
         usage = self._usage(container)
         if kernel.reachable:
             world.lanes.told.usage(container.id, usage)

@@ -18,6 +18,7 @@ from huterox_connector.core.measured import StoredUsage
 from huterox_connector.core.records import Service
 from huterox_wire.leases import LeaseMeta, LeaseOrderMeta
 from huterox_wire.nodes import ContainerEvent, ContainerReport, LaneUsage
+from huterox_wire.route import CALLER
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -97,7 +98,7 @@ class Lanes:
         world = self._world
         order = ask.meta
         assert isinstance(order, LeaseOrderMeta)
-        lease = self.leases[ask.route[8:], ask.request_id]
+        lease = self.leases[ask.route[CALLER], ask.request_id]
         service = world.board.registry.services[lease.handle]
         container = world.board.registry.containers[order.container]
         assert container.state is State.READY, f"a lane of container {container.title} was asked for, {container.state}"
@@ -115,12 +116,12 @@ class Lanes:
         world = self._world
         if not kernel.alive or not kernel.reachable:
             return
-        caller = ask.route[8:]
+        caller = ask.route[CALLER]
         container = kernel.containers.get(order.container)
         granted = (
             container is not None and container.state == "ready" and len(container.lanes) < LANES_PER_CONTAINER_MAX
         )
-        if not world.board.answered_by_kernel(kernel.identity, caller, ask.request_id, world.now_s):
+        if not world.board.answered_by_kernel(kernel.identity, ask.route, ask.request_id, world.now_s):
             world.seen["lease.late"] += 1
             return
         lease = self.leases[caller, ask.request_id]

@@ -23,7 +23,9 @@ from huterox_connector.core.reclaim import Reclaim
 from huterox_connector.core.records import Group, Usage
 from huterox_connector.core.residency import Residency
 from huterox_connector.core.usage import LaneUse
+from huterox_wire.header import REQUEST_ID
 from huterox_wire.nodes import HeartbeatMeta
+from huterox_wire.route import CALLER
 
 Mutant = Callable[[], AbstractContextManager[Any]]
 
@@ -59,6 +61,12 @@ def _cancel_leaks(real: Any, self: Faults, caller: bytes, request_id: int, error
 def _nobody_is_told(real: Any, self: Faults, *args: Any) -> Any:
     real(self, *args)
     return []
+
+
+def _by_request_id(real: Any, self: Calls, kernel: bytes, route: bytes, first: Any) -> Any:
+    """An answer's request id alone says whose it is."""
+    call = self.get(route[CALLER], int.from_bytes(first[REQUEST_ID], "little"))
+    return real(self, kernel, call.route if call is not None else route, first)
 
 
 def _closed_at_once(real: Any, self: Leaving, container: Any, now_s: float) -> Any:
@@ -117,6 +125,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "a cancelled call stays counted": _around(Faults, "cancel", _cancel_leaks),
     "calls that wait are never late": _does_nothing(Faults, "expire", ()),
     "calls in flight are never late": _does_nothing(Calls, "expired", ()),
+    "a late answer is given to the next call of its request id": _around(Calls, "answered", _by_request_id),
     "calls at a lost node have no end": _does_nothing(Residency, "fail_calls", ()),
     "a container is closed before its lanes have ended": _around(Leaving, "drained", _closed_at_once),
     "a container in use is lent": _around(

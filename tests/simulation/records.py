@@ -36,7 +36,7 @@ class SimContainer:
     load_s: float
     state: str = "creating"
     pid: int = 0
-    calls: set[tuple[bytes, int]] = field(default_factory=set)
+    calls: set[tuple[bytes, int]] = field(default_factory=set)  # routed ones: route, request id
     routed: int = 0  # calls taken, in all
     lanes: list["SimLane"] = field(default_factory=list)
     totals: dict[int, Totals] = field(default_factory=dict)  # of calls in lanes, by the service's handle

@@ -18,7 +18,8 @@ ENDS = """
     lease.late lease.Unavailable lease.NotFound lease.DeadlineExceeded
 """
 OTHERS = """
-    restart adopted hit forwarded returned borrowed lane lane.call lane.refused leaves.evict leaves.reclaim leaves.move
+    restart adopted hit reused forwarded returned borrowed
+    lane lane.call lane.refused leaves.evict leaves.reclaim leaves.move
 """
 
 

@@ -29,7 +29,18 @@ class Way(Enum):
 class ReplayedCall:
     """One request on its way. A plain slots class: there are millions of them."""
 
-    __slots__ = ("arrived_s", "caller", "deadline_s", "ended", "model", "request_id", "service_s", "started_s", "way")
+    __slots__ = (
+        "arrived_s",
+        "caller",
+        "deadline_s",
+        "ended",
+        "model",
+        "request_id",
+        "route",
+        "service_s",
+        "started_s",
+        "way",
+    )
 
     def __init__(
         self, request_id: int, caller: bytes, model: str, service_s: float, arrived_s: float, deadline_s: float
@@ -43,6 +54,7 @@ class ReplayedCall:
         self.started_s = arrived_s
         self.way = Way.HIT
         self.ended = False
+        self.route = b""  # by which it was forwarded
 
 
 class SimWorker:

@@ -26,7 +26,7 @@ from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.lifecycle import State
-from huterox_connector.core.records import ROUTE_PREFIX, Group
+from huterox_connector.core.records import Group
 from huterox_connector.core.replacer import POLICIES, Replacer
 from huterox_connector.core.switchboard import Switchboard
 from huterox_connector.core.vectors import MIB
@@ -35,6 +35,7 @@ from huterox_wire.header import pack_header
 from huterox_wire.kinds import Kind
 from huterox_wire.meta import AdminMeta
 from huterox_wire.nodes import Capacity, ModelSpec, RegisterMeta, Resources
+from huterox_wire.route import ROUTE
 
 TICK_S: Final = 0.1
 """As often as the daemon looks at the time while something waits for it."""
@@ -224,8 +225,9 @@ class Replay:
         call = ReplayedCall(request_id, caller, model, request.service_s, now_s, now_s + self._timeout_s)
         self._open[request_id] = call
         self._by_deadline.append(call)
-        container = self.board.calls.hit(caller, header, 0, now_s)
-        if container is not None:
+        hit = self.board.calls.hit(caller, header, 0, now_s)
+        if hit is not None:
+            call.route, container = hit.route, hit.container
             self._kernels[container.node.identity].forward(container.id, call)
             return
         self._beat_if_due()
@@ -236,7 +238,7 @@ class Replay:
     def _served(self, kernel: bytes, call: ReplayedCall) -> None:
         """Hot path. A container has worked off a call."""
         answer = pack_header(Kind.REPLY, 0, 0, call.request_id, 0, int(call.service_s * 1e6))
-        known = self.board.calls.answered(kernel, call.caller, answer)
+        known = self.board.calls.answered(kernel, call.route, answer)
         if known is None:
             return  # too late
         call.ended = True
@@ -273,8 +275,9 @@ class Replay:
     def _forward(self, effect: asked.Forward) -> None:
         """A call that had waited. The first that a loaded container is given is the one that it was loaded for."""
         kernel = self._kernels[effect.kernel]
-        (container_id,) = ROUTE_PREFIX.unpack_from(effect.route)
+        container_id, _ = ROUTE.unpack_from(effect.route)
         call: ReplayedCall = effect.frames[0]
+        call.route = effect.route
         worker = kernel.workers[container_id]
         call.way = Way.MISS if worker.unclaimed else Way.JOINED
         worker.unclaimed = False

@@ -129,7 +129,7 @@ class Platform:
                     self._commanded(self.kernels[effect.kernel], effect.meta)
                 case asked.Forward():
                     request_id = int.from_bytes(effect.frames[0][8:16], "little")
-                    self._served(self.kernels[effect.kernel], effect.route[8:], request_id)
+                    self._served(self.kernels[effect.kernel], effect.route, request_id)
                 case asked.Commit():
                     self.decide(happened.Committed(effect.ticket), lambda _: "verb is written")
                 case asked.Answer():
@@ -170,21 +170,21 @@ class Platform:
         caller = b"caller%d" % (request_id % 64)
         header = pack_header(Kind.CALL, Flag.PACKED, 0, request_id, handle, int(BUDGET_S * 1e6))
         calls = self.board.calls
-        container = self.clocked.time(
+        call = self.clocked.time(
             calls.hit, caller, header, 0, self.now_s, kind_of=lambda found: "hit" if found else "no hit"
         )
-        if container is not None:
-            self._served(self.kernels[container.node.identity], caller, request_id)
+        if call is not None:
+            self._served(self.kernels[call.container.node.identity], call.route, request_id)
             return
         frames = [header]
         event = happened.CallMissed(caller, request_id, handle, int(BUDGET_S * 1e6), frames, len(header))
         self.decide(event, kind_of_fault)
 
-    def _served(self, kernel: Kernel, caller: bytes, request_id: int) -> None:
+    def _served(self, kernel: Kernel, route: bytes, request_id: int) -> None:
         def answer() -> None:
             header = pack_header(Kind.REPLY, Flag.PACKED, 0, request_id, 0, 1000)
             call = self.clocked.time(
-                self.board.calls.answered, kernel.identity, caller, header, kind_of=lambda _: "answer"
+                self.board.calls.answered, kernel.identity, route, header, kind_of=lambda _: "answer"
             )
             if call is not None and not call.container.in_flight and call.container.state == "draining":
                 self.decide(happened.ContainerDrained(call.container.id), lambda _: "report drained")

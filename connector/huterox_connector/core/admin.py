@@ -29,8 +29,8 @@ from huterox_connector.core.ids import id_of
 from huterox_connector.core.leaving import Leaving
 from huterox_connector.core.lifecycle import State
 from huterox_connector.core.listing import Listing
-from huterox_connector.core.questions import Question, Questions
-from huterox_connector.core.records import ROUTE_PREFIX, Container
+from huterox_connector.core.questions import Questions
+from huterox_connector.core.records import Container
 from huterox_connector.core.registry import Registry
 from huterox_wire.errors import Busy, HuteroxError, InvalidInput, NotFound, Unavailable
 from huterox_wire.kinds import Kind
@@ -158,11 +158,10 @@ class Admin:
     def _logs(self, request: AdminRequested, args: LogsArgs, now_s: float) -> list[Effect]:
         container = self._newest_container(args.name, args.tenant or TENANT_DEFAULT)
         log_args = msgspec.to_builtins(LogArgs(container.id, args.offset, args.limit))
-        route = ROUTE_PREFIX.pack(0) + request.caller
         node = container.node
         late = Unavailable("the container's node did not answer in time")
-        question = Question(node.identity, now_s + self._config.ask_timeout_s, late)
-        self._asked.put(request.caller, request.request_id, question)
+        deadline_s = now_s + self._config.ask_timeout_s
+        route = self._asked.put(request.caller, request.request_id, node.identity, 0, deadline_s, late)
         return [AskKernel(node.identity, route, request.request_id, Kind.ADMIN, AdminMeta("logs", log_args))]
 
     def _newest_container(self, name: str, tenant: str) -> Container:

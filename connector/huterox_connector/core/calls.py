@@ -9,10 +9,12 @@ from typing import Any, Final
 
 from huterox_connector.core.accesses import Accesses
 from huterox_connector.core.config import CoreConfig
+from huterox_connector.core.ids import RouteSource
 from huterox_connector.core.records import Container, Node, Service
 from huterox_wire.header import HEADER, HEADER_NBYTES, MAGIC, VERSION
 from huterox_wire.kinds import FLAGS_KNOWN, Kind
 from huterox_wire.limits import BUDGET_US_MAX, META_NBYTES_MAX, TENSORS_MAX
+from huterox_wire.route import CALLER
 
 _CALL: Final = int(Kind.CALL)
 _PART: Final = int(Kind.PART)
@@ -27,10 +29,17 @@ CallKey = tuple[bytes, int]
 class Call:
     """One call that a container has. A plain slots class: it is made on the hot path."""
 
-    __slots__ = ("caller", "container", "deadline_s", "nbytes", "request_id", "service")
+    __slots__ = ("caller", "container", "deadline_s", "nbytes", "request_id", "route", "service")
 
     def __init__(
-        self, caller: bytes, request_id: int, service: Service, container: Container, deadline_s: float, nbytes: int
+        self,
+        caller: bytes,
+        request_id: int,
+        service: Service,
+        container: Container,
+        deadline_s: float,
+        nbytes: int,
+        route: bytes,
     ) -> None:
         self.caller = caller
         self.request_id = request_id
@@ -38,6 +47,7 @@ class Call:
         self.container = container
         self.deadline_s = deadline_s
         self.nbytes = nbytes
+        self.route = route
 
 
 def shortest_queue(ready: list[Container]) -> Container:
@@ -56,12 +66,15 @@ def shortest_queue(ready: list[Container]) -> Container:
 class Calls:
     """All calls in flight."""
 
-    def __init__(self, services: dict[int, Service], accesses: Accesses, config: CoreConfig) -> None:
+    def __init__(
+        self, services: dict[int, Service], accesses: Accesses, routes: RouteSource, config: CoreConfig
+    ) -> None:
         self._services = services
         self._accesses = accesses
         self._table: dict[CallKey, Call] = {}
         self._of_caller: dict[bytes, int] = {}
         self._nbytes = 0
+        self._routes = routes
         self._config = config
         self._calls_max = config.calls_max
         self._of_caller_max = config.calls_per_caller_max
@@ -77,8 +90,13 @@ class Calls:
     def get(self, caller: bytes, request_id: int) -> Call | None:
         return self._table.get((caller, request_id))
 
-    def hit(self, caller: bytes, first: Any, nbytes: int, now_s: float) -> Container | None:
-        """Hot path. Enter a call whose container is ready. None: take the slow path, nothing was changed.
+    def at(self, kernel: bytes, route: bytes, request_id: int) -> Call | None:
+        """The call that `kernel` was sent by this route. None: it has ended, or that kernel never had it."""
+        call = self._table.get((route[CALLER], request_id))
+        return call if call is not None and call.route == route and call.container.node.identity == kernel else None
+
+    def hit(self, caller: bytes, first: Any, nbytes: int, now_s: float) -> Call | None:
+        """Hot path. Enter a call whose container is ready; it is sent by its route. None: no hit, nothing was changed.
 
         Args:
             first: the message's first frame, anything with the buffer protocol.
@@ -109,13 +127,14 @@ class Calls:
         ):
             return None
         deadline_s = now_s + (budget_us * 1e-6 if budget_us else self._timeout_s)
-        self._table[key] = Call(caller, request_id, service, container, deadline_s, nbytes)
+        route = self._routes.next(container.id, caller)
+        self._table[key] = call = Call(caller, request_id, service, container, deadline_s, nbytes, route)
         self._of_caller[caller] = in_flight + 1
         self._nbytes += nbytes
         self._count_hit(service, container, now_s)
         service.group.calls += 1
         container.node.replacer.record_access(container.id)
-        return container
+        return call
 
     def _count_hit(self, service: Service, container: Container, now_s: float) -> None:
         """Hot path."""
@@ -127,24 +146,37 @@ class Calls:
         if not service.accessed:
             self._accesses.note(service)
 
-    def enter(self, call: Call, now_s: float) -> None:
+    def enter(
+        self,
+        caller: bytes,
+        request_id: int,
+        service: Service,
+        container: Container,
+        deadline_s: float,
+        nbytes: int,
+        now_s: float,
+    ) -> Call:
         """Enter a call that waited for its container. The waiting line has its own bounds, and has counted it."""
+        route = self._routes.next(container.id, caller)
+        call = Call(caller, request_id, service, container, deadline_s, nbytes, route)
         self._table[call.caller, call.request_id] = call
         self._of_caller[call.caller] = self._of_caller.get(call.caller, 0) + 1
         self._nbytes += call.nbytes
         self._count_hit(call.service, call.container, now_s)
         if call.container.group is not call.service.group:
             call.container.borrowed += 1
+        return call
 
-    def answered(self, kernel: bytes, caller: bytes, first: Any) -> Call | None:
+    def answered(self, kernel: bytes, route: bytes, first: Any) -> Call | None:
         """Hot path. The call that an answer belongs to; it has ended unless the answer is a PART.
 
-        None: this is no answer that somebody waits for (the deadline passed, or the kernel does not have that call).
+        None: this is no answer that somebody waits for. The deadline passed, or the kernel does not have that call, or
+        it answers an earlier call that bore the same request id.
         """
         kind, request_id, busy_us = _ANSWER.unpack_from(first)
-        key = (caller, request_id)
+        key = (route[CALLER], request_id)
         call = self._table.get(key)
-        if call is None or call.container.node.identity != kernel:
+        if call is None or call.route != route or call.container.node.identity != kernel:
             return None
         if kind == _REPLY:
             self._forget(key, call)

@@ -42,7 +42,7 @@ class CallReturned:
     """A kernel hands back a call that no container has started: its container has ended, or is ending."""
 
     kernel: bytes
-    caller: bytes
+    route: bytes
     request_id: int
     frames: list[Any]
     nbytes: int

@@ -8,7 +8,7 @@ import heapq
 from collections.abc import Callable
 from typing import Final
 
-from huterox_connector.core.calls import Call, CallKey, Calls
+from huterox_connector.core.calls import CallKey, Calls
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.effects import Effect, Forward, Refuse
 from huterox_connector.core.events import CallMissed
@@ -83,10 +83,11 @@ class Faults:
     def _forward(self, waiting: WaitingCall, container: Container, now_s: float) -> Forward:
         # A packed call is small; only larger ones count against the bytes in flight, as on the way of a hit.
         nbytes = waiting.nbytes if waiting.nbytes > PACKED_NBYTES_MAX else 0
-        call = Call(waiting.caller, waiting.request_id, waiting.service, container, waiting.deadline_s, nbytes)
-        self._calls.enter(call, now_s)
+        call = self._calls.enter(
+            waiting.caller, waiting.request_id, waiting.service, container, waiting.deadline_s, nbytes, now_s
+        )
         budget_us = max(1, int((waiting.deadline_s - now_s) * 1e6))
-        return Forward(container.node.identity, container.route_prefix + waiting.caller, waiting.frames, budget_us)
+        return Forward(container.node.identity, call.route, waiting.frames, budget_us)
 
     def fail(
         self, group: Group, error: HuteroxError, which: Callable[[WaitingCall], bool] = lambda _: True

@@ -4,13 +4,17 @@ They are unique over restarts of the switchboard without asking the store for ea
 the seventeenth container of the third epoch.
 """
 
+from itertools import count
+
 from huterox_wire.errors import InvalidInput
+from huterox_wire.route import pack_route
 
 ContainerId = int
 ServiceId = int
 
 _NUMBER_BITS = 32
 _NUMBER_MAX = 2**_NUMBER_BITS - 1
+_ROUTE_BITS = 40  # calls of one epoch before numbers of routes would meet those of the next: years at full speed
 
 
 class IdSource:
@@ -23,6 +27,17 @@ class IdSource:
     def next(self) -> int:
         self._number += 1
         return self._base | self._number
+
+
+class RouteSource:
+    """Gives out the routes of one epoch: no two calls or questions have the same."""
+
+    def __init__(self, epoch: int) -> None:
+        self._numbers = count((epoch << _ROUTE_BITS) % 2**64)
+
+    def next(self, container_id: int, caller: bytes) -> bytes:
+        """Hot path. A route to a container, with a number that no other has."""
+        return pack_route(container_id, next(self._numbers), caller)
 
 
 def text_of(prefix: str, number: int) -> str:

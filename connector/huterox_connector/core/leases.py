@@ -12,7 +12,7 @@ from huterox_connector.core.effects import AskKernel, Effect, Refuse
 from huterox_connector.core.events import LeaseRequested
 from huterox_connector.core.faults import Faults
 from huterox_connector.core.lifecycle import State
-from huterox_connector.core.questions import Question, Questions
+from huterox_connector.core.questions import Questions
 from huterox_connector.core.records import Container, Service
 from huterox_connector.core.registry import Registry
 from huterox_wire.errors import Conflict, DeadlineExceeded, HuteroxError, NotFound, Unavailable
@@ -43,12 +43,13 @@ class Leases:
             budget_s = event.budget_us * 1e-6 if event.budget_us else self._config.ask_timeout_s
             budget_s = min(budget_s, self._config.ask_timeout_s)
             late = DeadlineExceeded("the container's node did not answer in time", waited_for="lease")
-            question = Question(container.node.identity, now_s + budget_s, late)
-            self._questions.put(event.caller, event.request_id, question)
+            route = self._questions.put(
+                event.caller, event.request_id, container.node.identity, container.id, now_s + budget_s, late
+            )
         except HuteroxError as error:
             return [Refuse(event.caller, event.request_id, error)]
         container.lanes += 1  # until its kernel tells how many there are, so that the next one goes elsewhere
-        return [self._ask(event, service, container, int(budget_s * 1e6))]
+        return [self._ask(event, service, container, route, int(budget_s * 1e6))]
 
     def _service(self, event: LeaseRequested) -> Service:
         service = self._registry.services.get(event.handle)
@@ -87,7 +88,9 @@ class Leases:
             return Unavailable(f"the container of {service.title} is about to leave", reason="draining")
         return Unavailable(f"no container of {service.title} is ready; a call brings one", reason="absent")
 
-    def _ask(self, event: LeaseRequested, service: Service, container: Container, budget_us: int) -> AskKernel:
+    def _ask(
+        self, event: LeaseRequested, service: Service, container: Container, route: bytes, budget_us: int
+    ) -> AskKernel:
         meta = event.meta
         order = LeaseOrderMeta(
             epoch=self._epoch,
@@ -98,7 +101,6 @@ class Leases:
             ring_entries=meta.ring_entries,
             pid=meta.pid,
         )
-        route = container.route_prefix + event.caller
         return AskKernel(
             container.node.identity, route, event.request_id, Kind.LEASE, order, service.id, max(1, budget_us)
         )

@@ -7,14 +7,17 @@ still waits for that answer.
 from dataclasses import dataclass
 
 from huterox_connector.core.effects import Effect, Refuse
+from huterox_connector.core.ids import RouteSource
 from huterox_wire.errors import Busy, Conflict, HuteroxError, Unavailable
+from huterox_wire.route import CALLER
 
 
 @dataclass(slots=True, frozen=True)
 class Question:
-    """One question in a kernel's hands. `late` is what its asker is told when the time is over."""
+    """One question in a kernel's hands, under a route of its own. `late` is for an asker whose time is over."""
 
     kernel: bytes
+    route: bytes
     deadline_s: float
     late: HuteroxError
 
@@ -22,7 +25,8 @@ class Question:
 class Questions:
     """The questions without an answer, at most `questions_max`."""
 
-    def __init__(self, questions_max: int, busy_retry_after_s: float) -> None:
+    def __init__(self, routes: RouteSource, questions_max: int, busy_retry_after_s: float) -> None:
+        self._routes = routes
         self._open: dict[tuple[bytes, int], Question] = {}
         self._max = questions_max
         self._busy_retry_after_s = busy_retry_after_s
@@ -30,8 +34,10 @@ class Questions:
     def __len__(self) -> int:
         return len(self._open)
 
-    def put(self, caller: bytes, request_id: int, question: Question) -> None:
-        """Remember who was asked.
+    def put(
+        self, caller: bytes, request_id: int, kernel: bytes, container_id: int, deadline_s: float, late: HuteroxError
+    ) -> bytes:
+        """Remember who was asked; the route by which to ask.
 
         Raises:
             Busy: too many questions have no answer yet.
@@ -41,14 +47,17 @@ class Questions:
             raise Conflict(f"request id {request_id} is in use by a question that is not answered yet")
         if len(self._open) >= self._max:
             raise Busy("too many questions wait for kernels", retry_after_s=self._busy_retry_after_s)
-        self._open[caller, request_id] = question
+        route = self._routes.next(container_id, caller)
+        self._open[caller, request_id] = Question(kernel, route, deadline_s, late)
+        return route
 
-    def answered(self, kernel: bytes, caller: bytes, request_id: int, now_s: float) -> bool:
+    def answered(self, kernel: bytes, route: bytes, request_id: int, now_s: float) -> bool:
         """Whether `kernel` answers what it was asked, in time; from then on it is not asked any more."""
-        question = self._open.get((caller, request_id))
-        if question is None or question.kernel != kernel or question.deadline_s <= now_s:
+        key = (route[CALLER], request_id)
+        question = self._open.get(key)
+        if question is None or question.route != route or question.kernel != kernel or question.deadline_s <= now_s:
             return False
-        del self._open[caller, request_id]
+        del self._open[key]
         return True
 
     def expire(self, now_s: float) -> list[Effect]:

@@ -1,10 +1,9 @@
 """What the switchboard knows: models, services, groups, containers, nodes. Plain records, changed by the core alone."""
 
-import struct
 from collections import deque
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Final
+from typing import Any
 
 from huterox_connector.core.footprints import Footprints
 from huterox_connector.core.ghosts import Ghosts
@@ -14,9 +13,6 @@ from huterox_connector.core.lifecycle import State, Step, after
 from huterox_connector.core.replacer.base import Replacer
 from huterox_connector.core.vectors import Amounts, Charge
 from huterox_wire.nodes import ModelSpec
-
-ROUTE_PREFIX: Final = struct.Struct("<Q")
-"""What stands before the caller's identity in the route frame between switchboard and kernel: the container's id."""
 
 GroupKey = tuple[str, ServiceId]
 """The model's name, and the service that the group is dedicated to; 0: it is shared."""
@@ -179,7 +175,6 @@ class Container:
     created_s: float
     reason: str
     state: State = State.PLANNED
-    route_prefix: bytes = b""
     pid: int = 0
     pid_started: int = 0
     in_flight: int = 0  # routed calls
@@ -203,9 +198,6 @@ class Container:
     measured_device_bytes: int = 0
     timings_s: dict[str, float] = field(default_factory=dict)
     history: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.route_prefix = ROUTE_PREFIX.pack(self.id)
 
     @property
     def title(self) -> str:

@@ -26,7 +26,7 @@ from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.desired import Desired, StoredService, service_from
 from huterox_connector.core.effects import Answer, CancelCall, Effect, Journalled, Keep, Refuse
 from huterox_connector.core.faults import Faults
-from huterox_connector.core.ids import IdSource
+from huterox_connector.core.ids import IdSource, RouteSource
 from huterox_connector.core.journal import Journal
 from huterox_connector.core.leases import Leases
 from huterox_connector.core.leaving import Leaving
@@ -80,9 +80,10 @@ class Switchboard:
         self.config = config
         self.registry = registry = Registry()
         self._accesses = accesses = Accesses(config, started_s)
-        self.calls = Calls(registry.services, accesses, config)
+        routes = RouteSource(epoch)
+        self.calls = Calls(registry.services, accesses, routes, config)
         self._faults = faults = Faults(self.calls, config)
-        self._questions = questions = Questions(config.asks_max, config.busy_retry_after_s)
+        self._questions = questions = Questions(routes, config.asks_max, config.busy_retry_after_s)
         self._journal = journal = Journal(config.journal_max, clock_offset_s)
         self._lane_use = LaneUse(registry.services, registry.containers, accesses)
         ids, index = IdSource(epoch), NodeIndex()
@@ -198,9 +199,9 @@ class Switchboard:
             case happened.Ticked():
                 return self._on_tick(now_s)
 
-    def answered_by_kernel(self, kernel: bytes, caller: bytes, request_id: int, now_s: float) -> bool:
-        """Whether `kernel` was asked something for this caller and answers in time; counts as answered then."""
-        return self._questions.answered(kernel, caller, request_id, now_s)
+    def answered_by_kernel(self, kernel: bytes, route: bytes, request_id: int, now_s: float) -> bool:
+        """Whether `kernel` was asked something by this route and answers in time; counts as answered then."""
+        return self._questions.answered(kernel, route, request_id, now_s)
 
     # Calls off the hot path.
 
@@ -242,7 +243,7 @@ class Switchboard:
 
     def _cancel_at_kernel(self, call: Call) -> CancelCall:
         container = call.container
-        return CancelCall(container.node.identity, container.route_prefix + call.caller, call.request_id)
+        return CancelCall(container.node.identity, call.route, call.request_id)
 
     def _on_undeliverable(self, event: happened.CallUndeliverable, now_s: float) -> list[Effect]:
         """Nothing of the call has left. Where its kernel has gone, it waits for another container."""
@@ -261,8 +262,8 @@ class Switchboard:
 
     def _on_returned(self, event: happened.CallReturned, now_s: float) -> list[Effect]:
         """Nothing of the call has run: it waits for another container, with the time that it has left."""
-        call = self.calls.get(event.caller, event.request_id)
-        if call is None or call.container.node.identity != event.kernel:
+        call = self.calls.at(event.kernel, event.route, event.request_id)
+        if call is None:
             return []
         self.calls.take_back(call)
         effects = self._leaving.turned_away(call.container, now_s)

@@ -32,6 +32,7 @@ from huterox_wire.kinds import Flag, Kind
 from huterox_wire.limits import MESSAGE_NBYTES_MAX, PACKED_NBYTES_MAX
 from huterox_wire.message import encode
 from huterox_wire.meta import encode_meta, error_meta
+from huterox_wire.route import CALLER
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,6 @@ _BUDGET: Final = struct.Struct("<Q")
 _BUDGET_AT: Final = 24
 _REQUEST_ID: Final = struct.Struct("<8xQ")
 _KIND_AND_REQUEST_ID: Final = struct.Struct("<3xB4xQ")
-_PREFIX_NBYTES: Final = 8
 _ROUNDS_MAX: Final = 8
 
 
@@ -150,21 +150,21 @@ class Switch:
         nbytes = len(first) if len(first) > PACKED_NBYTES_MAX else 0
         if more:
             nbytes = sum(map(len, more))
-        container = self._calls.hit(caller, first, nbytes, now_s)
-        if container is None:
+        call = self._calls.hit(caller, first, nbytes, now_s)
+        if call is None:
             self._from_callers.inbound(caller, [first, *more], now_s)
             return
         try:
             send = self._to_kernels
-            send(container.node.identity, _MORE)
-            send(container.route_prefix + caller, _MORE)
+            send(call.container.node.identity, _MORE)
+            send(call.route, _MORE)
             if more:
                 send(first, _MORE, False)
                 _send_frames(send, more)
             else:
                 send(first, _LAST, False)
         except zmq.ZMQError as exc:
-            self._on_undelivered(exc, container.node.identity, caller, [first, *more])
+            self._on_undelivered(exc, call.container.node.identity, caller, [first, *more])
 
     # From kernels.
 
@@ -179,19 +179,20 @@ class Switch:
             route = receive(_NOBLOCK, False)
             frames = _further_frames(receive) if route.more else []
             if len(route) and frames:
-                self._on_answer(kernel, route.bytes[_PREFIX_NBYTES:], frames)
+                self._on_answer(kernel, route.bytes, frames)
             else:
                 self._from_kernels.inbound(kernel, frames, time.monotonic())
         return self._batch_max
 
-    def _on_answer(self, kernel: bytes, caller: bytes, frames: Sequence[zmq.Frame]) -> None:
+    def _on_answer(self, kernel: bytes, route: bytes, frames: Sequence[zmq.Frame]) -> None:
         """Hot path. An answer from a container: back to its caller, who stands in the route."""
         first = frames[0]
         if len(first) < HEADER_NBYTES:
             return
-        call = self._calls.answered(kernel, caller, first)
-        if call is None and not self._is_asked_for(kernel, caller, frames):
+        call = self._calls.answered(kernel, route, first)
+        if call is None and not self._is_asked_for(kernel, route, frames):
             return  # nobody waits for it any more
+        caller = route[CALLER]
         try:
             send = self._to_callers
             send(caller, _MORE)
@@ -201,13 +202,13 @@ class Switch:
         if call is not None and call.container.state is State.DRAINING:
             self._drained(call)
 
-    def _is_asked_for(self, kernel: bytes, caller: bytes, frames: Sequence[zmq.Frame]) -> bool:
+    def _is_asked_for(self, kernel: bytes, route: bytes, frames: Sequence[zmq.Frame]) -> bool:
         """Not an answer to a call: a call that is handed back, or an answer that the kernel itself was asked for."""
         kind, request_id = _KIND_AND_REQUEST_ID.unpack_from(frames[0].buffer)
         if kind == Kind.CALL:
-            self.on(happened.CallReturned(kernel, caller, request_id, list(frames), sum(map(len, frames))))
+            self.on(happened.CallReturned(kernel, route, request_id, list(frames), sum(map(len, frames))))
             return False
-        return self._board.answered_by_kernel(kernel, caller, request_id, time.monotonic())
+        return self._board.answered_by_kernel(kernel, route, request_id, time.monotonic())
 
     def _drop_answer(self, caller: bytes) -> None:
         """The caller has gone, or does not read its answers: there is nobody to tell."""
@@ -290,7 +291,7 @@ class Switch:
             self._to_kernels(effect.route, _MORE)
             _send_frames(self._to_kernels, [first, *more])
         except zmq.ZMQError as exc:
-            self._on_undelivered(exc, effect.kernel, effect.route[_PREFIX_NBYTES:], effect.frames)
+            self._on_undelivered(exc, effect.kernel, effect.route[CALLER], effect.frames)
 
     def _ask(self, effect: asked.AskKernel) -> None:
         meta = encode_meta(effect.meta)

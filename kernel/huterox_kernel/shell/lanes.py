@@ -39,9 +39,7 @@ from huterox_wire.header import HEADER_NBYTES, REQUEST_ID, Buffer, Header, pack_
 from huterox_wire.kinds import Flag, Kind
 from huterox_wire.message import align, check_message_nbytes, encode, packed_nbytes
 from huterox_wire.meta import error_meta
-
-CONTAINER: Final = slice(0, 8)
-"""Where a route names the container."""
+from huterox_wire.route import CONTAINER
 
 UNCOPIED_NBYTES_MIN: Final = 64 * 1024
 """Answers from this size on are sent from where they lie."""

@@ -17,7 +17,7 @@ from huterox_kernel.core.events import (
     RegistrationAnswered,
 )
 from huterox_kernel.core.records import text_of
-from huterox_kernel.shell.lanes import CONTAINER, Lanes
+from huterox_kernel.shell.lanes import Lanes
 from huterox_kernel.shell.link import Link
 from huterox_kernel.shell.logs import Logs
 from huterox_wire.errors import Fault, HuteroxError, InvalidInput
@@ -27,6 +27,7 @@ from huterox_wire.leases import decode_drain, decode_lease_order
 from huterox_wire.message import Message, decode, encode
 from huterox_wire.meta import AdminReplyMeta, decode_admin, encode_meta, meta_decoder
 from huterox_wire.nodes import ContainerEvent, LogArgs, decode_close, decode_create, decode_registered
+from huterox_wire.route import CONTAINER
 
 _log: Final = logging.getLogger("huterox.kernel")
 

@@ -190,8 +190,8 @@ def test_logs_are_asked_of_the_node_and_answered_once(harness: Harness) -> None:
             "logs",
             container,
         )
-        assert harness.board.answered_by_kernel(node, OPERATOR, ask.request_id, 0.0)
-        assert not harness.board.answered_by_kernel(node, OPERATOR, ask.request_id, 0.0)
+        assert harness.board.answered_by_kernel(node, ask.route, ask.request_id, 0.0)
+        assert not harness.board.answered_by_kernel(node, ask.route, ask.request_id, 0.0)
 
 
 def test_question_that_a_kernel_does_not_answer_ends(harness: Harness) -> None:

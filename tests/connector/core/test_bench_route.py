@@ -22,7 +22,8 @@ def test_hit_and_its_answer(benchmark: Any, policy: str) -> None:
     answer = pack_header(Kind.REPLY, Flag.PACKED, 0, 7)
 
     def route() -> bool:
-        return calls.hit(CALLER, call, 0, 1.0) is not None and calls.answered(node, CALLER, answer) is not None
+        hit = calls.hit(CALLER, call, 0, 1.0)
+        return hit is not None and calls.answered(node, hit.route, answer) is not None
 
     assert benchmark(route)
     assert len(calls) == 0

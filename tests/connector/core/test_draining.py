@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from tests.connector.harness import CALLER, Harness, closed, created, drained, forwarded, report
+from tests.connector.harness import Harness, closed, created, drained, forwarded, report
 
 from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
@@ -123,7 +123,7 @@ def test_load_that_is_broken_off_is_closed_at_once(harness: Harness) -> None:
 def test_container_whose_kernel_hands_calls_back_is_drained(harness: Harness) -> None:
     node, container = loaded(harness)
     harness.hit("bert", 2)
-    effects = harness.on(happened.CallReturned(node, CALLER, 2, [b"frame2"], 6))
+    effects = harness.hand_back(node, 2)
     assert [d.container for d in drained(effects)] == [container]
     assert closed(effects) == []
     (fresh,) = created(effects)

@@ -1,8 +1,10 @@
 """Every call ends: by its answer, its deadline, its caller, or the end of its container."""
 
+import pytest
 from tests.connector.harness import (
     CALLER,
     Harness,
+    call_header,
     closed,
     created,
     forwarded,
@@ -12,7 +14,8 @@ from tests.connector.harness import (
 
 from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
-from huterox_wire.kinds import Kind
+from huterox_wire.header import pack_header
+from huterox_wire.kinds import Flag, Kind
 
 
 def test_waiting_call_ends_at_its_deadline(harness: Harness) -> None:
@@ -74,7 +77,7 @@ def test_cancelling_a_call_in_flight_asks_its_kernel(harness: Harness) -> None:
     harness.load(node, "bert", 1)
     container = harness.hit("bert", 2)
     assert container is not None
-    assert harness.on(happened.CallCancelled(CALLER, 2)) == [asked.CancelCall(node, container.route_prefix + CALLER, 2)]
+    assert harness.on(happened.CallCancelled(CALLER, 2)) == [asked.CancelCall(node, harness.route_of(2), 2)]
 
 
 def test_nobody_can_cancel_anothers_call(harness: Harness) -> None:
@@ -104,7 +107,7 @@ def test_call_that_crossed_the_news_of_its_containers_end_waits_for_a_fresh_one(
     container = harness.load(node, "bert", 1)
     harness.hit("bert", 2)
     harness.gone(node, container, cause="crashed", reason="killed by SIGKILL")
-    effects = harness.on(happened.CallReturned(node, CALLER, 2, [b"frame2"], 6), 3.0)
+    effects = harness.hand_back(node, 2, 3.0)
     assert len(created(effects)) == 1
     assert refused(effects) == []
 
@@ -124,7 +127,7 @@ def test_call_that_is_handed_back_waits_for_a_fresh_container(harness: Harness) 
     harness.service("bert")
     old = harness.load(node, "bert", 1)
     harness.hit("bert", 2, now_s=1.0)
-    effects = harness.on(happened.CallReturned(node, CALLER, 2, [b"frame2"], 6), 3.0)
+    effects = harness.hand_back(node, 2, 3.0)
     (create,) = created(effects)
     assert refused(effects) == []
     assert [c.container for c in closed(effects)] == [old]
@@ -139,7 +142,7 @@ def test_call_that_is_handed_back_by_a_stranger_stays_where_it_is(harness: Harne
     harness.service("bert")
     harness.load(node, "bert", 1)
     harness.hit("bert", 2)
-    assert harness.on(happened.CallReturned(b"stranger", CALLER, 2, [b"x"], 1)) == []
+    assert harness.hand_back(b"stranger", 2) == []
     assert harness.answer(node, 2) is not None
 
 
@@ -167,3 +170,21 @@ def test_call_that_a_kernel_has_no_room_for_ends_unexecuted(harness: Harness) ->
     (refusal,) = refused(harness.on(happened.CallUndeliverable(CALLER, 2, [b"frame2"], 6, kernel_gone=False)))
     assert (refusal.error.code, refusal.error.details["executed"]) == ("WorkerLost", "no")
     assert harness.hit("bert", 3) is not None
+
+
+@pytest.mark.parametrize("kind", [Kind.REPLY, Kind.ERROR, Kind.PART])
+def test_late_answer_is_not_given_to_a_later_call_of_the_same_request_id(harness: Harness, kind: Kind) -> None:
+    node = harness.node()
+    harness.service("bert")
+    container = harness.load(node, "bert", 1)
+    calls = harness.board.calls
+    first = calls.hit(CALLER, call_header(harness.handles["bert"], 2, 1_000_000), 0, 0.0)
+    assert first is not None
+    assert [refusal.error.code for refusal in refused(harness.tick(1.1))] == ["DeadlineExceeded"]
+    second = calls.hit(CALLER, call_header(harness.handles["bert"], 2), 0, 1.2)
+    assert second is not None
+    assert second.container.id == container
+    late = pack_header(kind, Flag.PACKED, 0, 2)
+    assert calls.answered(node, first.route, late) is None
+    assert harness.on(happened.CallReturned(node, first.route, 2, [b"frame2"], 6)) == []
+    assert calls.answered(node, second.route, pack_header(Kind.REPLY, Flag.PACKED, 0, 2)) is second

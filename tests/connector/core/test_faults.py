@@ -13,6 +13,7 @@ from tests.connector.harness import (
 
 from huterox_connector.core import effects as asked
 from huterox_connector.core.faults import ENDED_MAX
+from huterox_wire.route import CALLER as CALLER_IN_ROUTE
 
 
 def test_call_to_an_absent_model_starts_a_load(harness: Harness) -> None:
@@ -52,7 +53,7 @@ def test_waiting_calls_are_forwarded_in_order_with_the_time_they_have_left(harne
     first, second = forwarded(harness.ready(node, container, now_s=4.0))
     assert (first.frames, second.frames) == ([b"frame1"], [b"frame2"])
     assert first.kernel == node
-    assert first.route[8:] == CALLER
+    assert first.route[CALLER_IN_ROUTE] == CALLER
     assert (first.budget_us, second.budget_us) == (6_000_000, 7_000_000)
 
 

@@ -12,6 +12,8 @@ from huterox_connector.core.nodes import BREAKS_TOLD_S
 from huterox_wire.kinds import Kind
 from huterox_wire.leases import DrainMeta, LeaseOrderMeta
 from huterox_wire.nodes import ContainerEvent
+from huterox_wire.route import CALLER as CALLER_IN_ROUTE
+from huterox_wire.route import CONTAINER, pack_route
 
 
 def reason_of(effects: list[asked.Effect]) -> tuple[str, Any, bool]:
@@ -28,11 +30,11 @@ def test_lease_is_passed_on_to_the_kernel_and_its_answer_to_the_caller(harness: 
     (ask,) = harness.lease("bert", 2, budget_s=1.0, half_mb=64, ring_entries=256)
     assert isinstance(ask, asked.AskKernel)
     assert (ask.kernel, ask.kind, ask.request_id) == (node, Kind.LEASE, 2)
-    assert ask.route == container.to_bytes(8, "little") + CALLER
+    assert (ask.route[CONTAINER], ask.route[CALLER_IN_ROUTE]) == (container.to_bytes(8, "little"), CALLER)
     assert (ask.handle, ask.budget_us) == (handle, 1_000_000)
     assert ask.meta == LeaseOrderMeta(1, container, handle, "acme/bert", 64, 256, 4711)
-    assert harness.board.answered_by_kernel(node, CALLER, 2, 0.5)
-    assert not harness.board.answered_by_kernel(node, CALLER, 2, 0.5)
+    assert harness.board.answered_by_kernel(node, ask.route, 2, 0.5)
+    assert not harness.board.answered_by_kernel(node, ask.route, 2, 0.5)
 
 
 def test_lease_is_no_use_of_the_service(harness: Harness) -> None:
@@ -115,22 +117,22 @@ def test_lease_under_the_number_of_a_call_or_another_lease_is_refused(harness: H
     harness.load(node, "bert", 1)
     harness.hit("bert", 2)
     harness.call("waiting", 3)
-    harness.lease("bert", 4)
+    (ask,) = asks(harness.lease("bert", 4))
     for request_id in (2, 3, 4):
         assert refused(harness.lease("bert", request_id))[0].error.code == "Conflict"
-    assert harness.board.answered_by_kernel(node, CALLER, 4, 0.1)
+    assert harness.board.answered_by_kernel(node, ask.route, 4, 0.1)
 
 
 def test_lease_that_is_not_granted_in_time_ends_then_and_a_late_grant_is_dropped(harness: Harness) -> None:
     node = harness.node()
     harness.service("bert")
     harness.load(node, "bert", 1)
-    harness.lease("bert", 2, budget_s=1.0)
+    (ask,) = asks(harness.lease("bert", 2, budget_s=1.0))
     assert harness.on(happened.Ticked(), 0.9) == []
-    assert not harness.board.answered_by_kernel(node, CALLER, 2, 1.0)
+    assert not harness.board.answered_by_kernel(node, ask.route, 2, 1.0)
     (refusal,) = refused(harness.on(happened.Ticked(), 1.04))
     assert (refusal.request_id, refusal.error.code) == (2, "DeadlineExceeded")
-    assert not harness.board.answered_by_kernel(node, CALLER, 2, 1.05)
+    assert not harness.board.answered_by_kernel(node, ask.route, 2, 1.05)
 
 
 def test_lease_without_a_budget_waits_as_long_as_other_questions() -> None:
@@ -155,11 +157,23 @@ def test_lease_granted_by_a_kernel_that_was_not_asked_is_dropped(harness: Harnes
     node = harness.node("n1")
     other = harness.node("n2", slots=1)
     harness.service("bert")
+    container = harness.load(node, "bert", 1)
+    (ask,) = asks(harness.lease("bert", 2))
+    assert not harness.board.answered_by_kernel(other, ask.route, 2, 0.1)
+    assert not harness.board.answered_by_kernel(node, pack_route(container, 1, b"somebody else"), 2, 0.1)
+    assert not harness.board.answered_by_kernel(node, pack_route(container, 1, CALLER), 2, 0.1)
+    assert harness.board.answered_by_kernel(node, ask.route, 2, 0.1)
+
+
+def test_late_grant_is_not_taken_for_the_answer_to_a_later_question_of_the_same_number(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
     harness.load(node, "bert", 1)
-    harness.lease("bert", 2)
-    assert not harness.board.answered_by_kernel(other, CALLER, 2, 0.1)
-    assert not harness.board.answered_by_kernel(node, b"somebody else", 2, 0.1)
-    assert harness.board.answered_by_kernel(node, CALLER, 2, 0.1)
+    (first,) = asks(harness.lease("bert", 2, budget_s=1.0))
+    harness.tick(1.1)
+    (second,) = asks(harness.lease("bert", 2, now_s=1.2))
+    assert not harness.board.answered_by_kernel(node, first.route, 2, 1.3)
+    assert harness.board.answered_by_kernel(node, second.route, 2, 1.3)
 
 
 def test_questions_to_kernels_are_bounded() -> None:
@@ -167,11 +181,10 @@ def test_questions_to_kernels_are_bounded() -> None:
     node = harness.node()
     harness.service("bert")
     harness.load(node, "bert", 1)
-    for request_id in (2, 3):
-        harness.lease("bert", request_id)
+    ask, _ = [asks(harness.lease("bert", request_id))[0] for request_id in (2, 3)]
     (refusal,) = refused(harness.lease("bert", 4))
     assert (refusal.error.code, refusal.error.details) == ("Busy", {"retry_after_s": 0.1})
-    assert harness.board.answered_by_kernel(node, CALLER, 2, 0.1)
+    assert harness.board.answered_by_kernel(node, ask.route, 2, 0.1)
     assert len(asks(harness.lease("bert", 4))) == 1
 
 

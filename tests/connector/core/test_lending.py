@@ -1,7 +1,7 @@
 """Dedicated containers that are lent while they are idle, and come back within a bound."""
 
 import pytest
-from tests.connector.harness import CALLER, Harness, created, events_of, forwarded, refused
+from tests.connector.harness import Harness, created, events_of, forwarded, refused
 
 from huterox_wire.header import pack_header
 from huterox_wire.kinds import Flag, Kind
@@ -22,7 +22,7 @@ class Lender:
 
     def answer(self, request_id: int, busy_s: float = 0.1) -> None:
         header = pack_header(Kind.REPLY, Flag.PACKED, 0, request_id, 0, int(busy_s * 1e6))
-        assert self.harness.board.calls.answered(self.node, CALLER, header) is not None
+        assert self.harness.board.calls.answered(self.node, self.harness.route_of(request_id), header) is not None
 
 
 def test_idle_container_serves_another_service_without_a_load() -> None:
