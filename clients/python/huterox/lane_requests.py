@@ -104,10 +104,15 @@ class LaneRequests:
             timeout_s = _checked_timeout_s(timeout_s)
         if len(inputs) == 1 and call.parts is None:
             ((name, value),) = inputs.items()
+            if type(value) is _ndarray and type(method) is str:
+                try:
+                    form = self._form((method, name, value.dtype, value.shape))
+                except TypeError:  # a dtype that has no hash: it is not carried
+                    form = None
+            else:
+                form = None
             if (
-                type(value) is _ndarray
-                and type(method) is str
-                and (form := self._form((method, name, value.dtype, value.shape))) is not None
+                form is not None
                 and (stack := form.stack)
                 and ((base := value.base) is None or type(base) is not LaneMemory)
             ):

@@ -94,7 +94,11 @@ class Answers:
     def numbered(self, kind: int, result: Any, call_id: int) -> Written:
         """Hot path. The same for a caller that numbers its requests. Raises as `whole`."""
         key = key_of(result)
-        if key is None or (form := self._form(key) or self._tell_form(key, result, call_id)) is None:
+        try:
+            form = None if key is None else self._form(key) or self._tell_form(key, result, call_id)
+        except TypeError:  # a dtype that has no hash: it is not carried
+            form = None
+        if form is None:
             return self.whole(kind, 0, 0, result)
         nbytes = form.nbytes
         if not nbytes:
@@ -105,16 +109,23 @@ class Answers:
                 return kind, offset, nbytes, form.number, 0
         offset = self._claim(nbytes)
         views = form.views.get(offset) or form.views_at(self._lane.writable, offset)
-        for view, value in zip(views, result.values() if type(result) is dict else (result,), strict=True):
-            if type(value) is np.ndarray:
-                view[...] = value
-            else:
-                _copy_tensor(view, value)
+        try:
+            for view, value in zip(views, result.values() if type(result) is dict else (result,), strict=True):
+                if type(value) is np.ndarray:
+                    view[...] = value
+                else:
+                    _copy_tensor(view, value)
+        except BaseException:
+            self._lane.abandon(offset)
+            raise
         return kind, offset, nbytes, form.number, 0
 
     def array(self, array: np.ndarray[Any, Any], call_id: int) -> Written:
         """Hot path. `numbered` for a REPLY that is one array."""
-        form = self._form((array.dtype, array.shape))
+        try:
+            form = self._form((array.dtype, array.shape))
+        except TypeError:  # a dtype that has no hash: it is not carried
+            form = None
         if form is None or not form.nbytes:
             return self.numbered(REPLY, array, call_id)
         if stack := form.stack:

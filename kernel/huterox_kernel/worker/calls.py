@@ -24,7 +24,7 @@ from huterox_kernel.worker.inputs import Expected, RequestBytes
 from huterox_kernel.worker.plans import Plan, Plans
 from huterox_kernel.worker.runtimes.base import Model
 from huterox_kernel.worker.tracebacks import model_error
-from huterox_shm.errors import LaneFull
+from huterox_shm.errors import LaneFull, ShmError
 from huterox_shm.lane import (
     BEGUN,
     CALL,
@@ -300,7 +300,7 @@ class Calls:
                 blocks.append(plan.bytes_at(lane, offset, nbytes))
                 values = plan.values(blocks[0])
             else:
-                values = plan.params.copy()
+                values = plan.plain_values()
         if not plan.is_quick:
             lane.flush()  # answers of calls before it do not wait for this one
         self._plan = plan
@@ -342,6 +342,10 @@ class Calls:
             return _STOP
         except HuteroxError as exc:
             written = self._write_error(item, exc)
+        except ShmError:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - the model's own array, tensor or mapping: it ends its call only
+            written = self._write_error(item, model_error(exc))
         result = None
         return self._end(item, written, blocks)
 

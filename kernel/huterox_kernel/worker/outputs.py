@@ -84,6 +84,7 @@ class Outputs:
             or self._given.get(base.offset) is not base
             or array.nbytes != base.nbytes
             or not array.flags.c_contiguous
+            or not array.dtype.isnative  # its bytes are not the wire's
         ):
             return 0
         return base.offset

@@ -6,6 +6,7 @@ bytes, or by the number that the caller gave to them (see `huterox_wire.forms`).
 """
 
 from collections.abc import Container
+from copy import deepcopy
 from typing import Any, Final, NamedTuple
 
 from huterox_kernel.worker.inputs import Expected, RequestBytes, array_at, bytes_at, tensor_at
@@ -50,12 +51,14 @@ class Plan:
     `single` is the name, dtype and shape of the one input that is a NumPy array, where there is nothing else. `blocks`
     remembers the objects that arrays are made over, by their offset: a lane uses the same blocks again and again.
     `writes`: the model may write into some of its inputs. `is_quick`: the last call of this kind was short.
+    `is_nested`: the plan is used again, and its plain values hold lists or maps, which a model may change.
     """
 
     __slots__ = (
         "blocks",
         "function",
         "inputs",
+        "is_nested",
         "is_quick",
         "is_single",
         "method",
@@ -71,6 +74,7 @@ class Plan:
         self.params = params
         self.inputs = inputs
         self.nbytes = nbytes
+        self.is_nested = False
         self.is_quick = False
         self.writes = any(item.writable for item in inputs)
         self.blocks: dict[int, RequestBytes] = {}
@@ -89,20 +93,24 @@ class Plan:
         """What the arrays of a request are made over."""
         return bytes_at(lane.writable if self.writes else lane.readable, offset, nbytes)
 
+    def plain_values(self) -> dict[str, Any]:
+        """Hot path. The inputs that are no tensors, for one call."""
+        return deepcopy(self.params) if self.is_nested else self.params.copy()
+
     def values(self, block: RequestBytes) -> dict[str, Any]:
         """Hot path. The inputs of one request, by name.
 
         Raises:
             InvalidInput: a shape that no array can have, or a dtype that torch does not have.
         """
-        values = self.params.copy()
+        values = self.plain_values()
         for item in self.inputs:
             values[item.name] = _value(item, block, item.start)
         return values
 
     def values_of(self, blocks: list[RequestBytes]) -> dict[str, Any]:
         """The same where each tensor has a block of its own."""
-        values = self.params.copy()
+        values = self.plain_values()
         for item, block in zip(self.inputs, blocks, strict=True):
             values[item.name] = _value(item, block, 0)
         return values
@@ -150,6 +158,7 @@ class Plans:
             error.__cause__ = error.__context__ = None  # their frames hold the lane
             self._numbered[number] = error
             raise
+        plan.is_nested = not _are_simple(plan.params)
         if plan.is_single:
             self._singles[number] = plan
 
@@ -184,7 +193,7 @@ class Plans:
         plan = self._plan_of(data, HEADER_NBYTES + len(data))
         slice_tensors(message, [item.nbytes for item in plan.inputs])
         plan.nbytes = len(view)
-        if len(data) <= META_NBYTES_MAX and all(type(value) in _SIMPLE for value in plan.params.values()):
+        if len(data) <= META_NBYTES_MAX and _are_simple(plan.params):
             if len(self._plans) >= PLANS_MAX:
                 self._plans.clear()
             self._plans[data] = plan
@@ -199,6 +208,10 @@ class Plans:
         method.check([*meta.params, *(spec.name for spec in meta.tensors)])
         nbytes = inputs[-1].start + inputs[-1].nbytes if inputs else 0
         return Plan(method, meta.params, inputs, nbytes)
+
+
+def _are_simple(params: dict[str, Any]) -> bool:
+    return all(type(value) in _SIMPLE for value in params.values())
 
 
 def _inputs_of(meta: CallMeta, end: int, method: Method, writable: Container[str]) -> tuple[Input, ...]:

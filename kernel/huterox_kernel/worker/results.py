@@ -17,7 +17,7 @@ from huterox_wire.errors import CallerError, ModelError, TooLarge
 from huterox_wire.header import HEADER_NBYTES, Buffer
 from huterox_wire.message import align, check_message_nbytes, packed_nbytes
 from huterox_wire.meta import ReplyMeta, TensorSpec, encode_meta
-from huterox_wire.payload import split_values
+from huterox_wire.payload import NAME_OF_DTYPE, split_values
 
 LAYOUTS_MAX: Final = 256
 """Layouts remembered; one more, and they are collected anew."""
@@ -92,7 +92,7 @@ def take_apart(result: Any) -> Parts:
         raise
     except CallerError as exc:
         raise ModelError(f"the model returned what is not carried: {exc.message}", **exc.details) from exc
-    except Exception as exc:  # the model's own mapping, array or tensor type
+    except BaseException as exc:  # the model's own mapping, array or tensor type
         raise model_error(exc) from exc
 
 
@@ -102,16 +102,21 @@ def key_of(result: Any) -> tuple[Any, ...] | None:
     if kind is _ndarray:
         return (result.dtype, result.shape)
     if kind is not dict:
-        torch = sys.modules.get("torch")
-        return (result.dtype, result.shape) if torch is not None and kind is torch.Tensor else None
+        return (result.dtype, result.shape) if _is_plain_tensor(result) else None
     key: list[Any] = []
     for name, value in result.items():
-        if type(value) is not _ndarray:
-            torch = sys.modules.get("torch")
-            if torch is None or type(value) is not torch.Tensor:
-                return None
+        if type(value) is not _ndarray and not _is_plain_tensor(value):
+            return None
         key += (name, value.dtype, value.shape)
     return tuple(key)
+
+
+def _is_plain_tensor(value: Any) -> bool:
+    """Of a sparse or nested tensor dtype and shape do not tell the form, and asking may raise."""
+    torch = sys.modules.get("torch")
+    if torch is None or type(value) is not torch.Tensor:
+        return False
+    return value.layout is torch.strided and not value.is_nested
 
 
 class Layouts:
@@ -132,7 +137,10 @@ class Layouts:
             if type(value) is not _ndarray or not value.flags.c_contiguous:
                 return self._take_apart(result)
             key += (name, value.dtype, value.shape)
-        layout = self._layouts.get(tuple(key))
+        try:
+            layout = self._layouts.get(tuple(key))
+        except TypeError:  # a dtype that has no hash: it is not carried
+            return self._take_apart(result)
         if layout is None:
             return self._take_apart(result, tuple(key))
         return layout, [value.reshape(-1).view(_uint8).data for value in result.values()]
@@ -140,7 +148,8 @@ class Layouts:
     def _take_apart(self, result: Any, key: tuple[Any, ...] | None = None) -> tuple[Layout, Sequence[Buffer]]:
         meta, _, buffers = take_apart(result)
         layout = layout_of(meta, [len(buffer) for buffer in buffers])
-        if key:
+        # An array of another dtype than the wire's was converted: its own bytes are not what the layout is of.
+        if key and all(dtype in NAME_OF_DTYPE for dtype in key[1::3]):
             if len(self._layouts) >= LAYOUTS_MAX:
                 self._layouts.clear()
             self._layouts[key] = layout
