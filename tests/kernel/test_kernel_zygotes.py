@@ -213,6 +213,59 @@ def test_a_learned_module_that_has_become_deadly_does_not_break_a_restart(
     assert uses(A, "killer", "slow_library") == {"killer": False, "slow_library": True}
 
 
+LOOPS = "if open('/proc/self/comm').read().strip() == 'hx:zygote':\n    while True:\n        pass\n"
+EVIL = {
+    "looping": LOOPS,
+    "killing": "if open('/proc/self/comm').read().strip() == 'hx:zygote':\n    os.kill(os.getpid(), 9)\n",
+    "moving": "os.chdir('/')\n",
+}
+
+
+def test_configured_modules_that_no_zygote_survives_are_told_by_name_and_left_out(
+    switchboard: Switchboard, environment: Environment, uses: Uses
+) -> None:
+    for name, code in {**EVIL, "tame": ""}.items():
+        environment.install(name, code)
+    switchboard.start(preload=[*EVIL, "tame"], zygote_start_timeout_s=3.0)
+    switchboard.create(A, "library.py:Uses", interpreter=environment.python, params={"modules": ["tame"]})
+    switchboard.event(A, "ready")
+    switchboard.until(lambda: all(f"{name} is not preloaded: " in switchboard.log() for name in EVIL))
+    switchboard.until(lambda: "has tame preloaded; left out: looping: " in switchboard.log())
+    assert uses(B, "tame") == {"tame": True}
+    assert uses(C, *EVIL, "tame") == {**dict.fromkeys(EVIL, False), "tame": True}
+    assert "tame" in switchboard.result(A)
+
+
+def test_a_module_that_hangs_everywhere_fails_the_model_that_needs_it_alone(
+    switchboard: Switchboard, environment: Environment, uses: Uses
+) -> None:
+    """And nobody waits until it is found out: a zygote that imports nothing takes the orders."""
+    environment.install("looping", "while True:\n    pass\n")
+    environment.install("tame")
+    switchboard.start(preload=["looping", "tame"], zygote_start_timeout_s=12.0)
+    assert uses(A, "tame", load_timeout_s=11.0) == {"tame": False}
+    params = {"modules": ["looping"]}
+    switchboard.create(B, "library.py:Uses", interpreter=environment.python, params=params, load_timeout_s=1.0)
+    ends = switchboard.until(lambda: [event for event in switchboard.events if event.cause])
+    assert [(event.container, event.cause) for event in ends] == [(B, "load_timeout")]
+    assert ends[0].reason.startswith("not ready after 1 s, in stage ")
+    assert switchboard.result(A) == {"tame": False}
+
+
+def test_a_learned_module_that_hangs_does_not_hold_up_a_restart(
+    switchboard: Switchboard, environment: Environment, uses: Uses
+) -> None:
+    environment.install("looping", LOOPS)
+    environment.install("tame")
+    (switchboard.folder / "kernel").mkdir()
+    known = {environment.python: Learned(["looping", "slow_library"])}
+    save_preloads(switchboard.folder / "kernel" / "preloads.json", known)
+    switchboard.start(preload=["tame"], zygote_start_timeout_s=3.0)
+    assert "tame" in uses(A, "tame")
+    switchboard.until(lambda: "looping" in learned(switchboard, environment).skipped)
+    assert uses(B, "looping") == {"looping": False}
+
+
 def test_what_lies_beside_a_model_is_not_preloaded_and_wins_over_what_is(
     switchboard: Switchboard, environment: Environment, uses: Uses
 ) -> None:

@@ -1,4 +1,4 @@
-"""What zygotes import beyond the configured modules: learned from what models import, by interpreter.
+"""What zygotes import: the configured modules, and what was learned from what models import, by interpreter.
 
 A worker tells which modules its load imported that its zygote did not have. They are *fresh* until a zygote has tried
 them: then those that took long are *learned*, the others *cheap*, and what cannot be preloaded is *skipped*, each with
@@ -7,12 +7,16 @@ its reason. All that is kept over restarts; what is skipped is tried again when 
 A library may import well and still not work after a fork. So a model whose loads went well, and fail once its zygote
 has learned something, is *plain* from then on: its zygote has the configured modules alone.
 
+A module that a zygote did not survive, or that leaves it unfit for forks, is left out by all that come: a learned one
+is skipped, a configured one left out until the kernel starts anew.
+
 When full: of the learned ones the oldest make way; interpreters that are too many learn nothing.
 """
 
 from collections import OrderedDict
 from collections.abc import Container, Iterable, Sequence
-from typing import Final
+from enum import IntEnum
+from typing import Final, NamedTuple
 
 from msgspec import Struct, field
 
@@ -31,6 +35,21 @@ DEAR_S: Final = 0.002
 """An import that took less is not worth a place."""
 
 
+class Level(IntEnum):
+    """How much a zygote imports."""
+
+    BARE = 0  # nothing
+    CONFIGURED = 1
+    LEARNED = 2  # the configured modules, and what was learned
+
+
+class Plan(NamedTuple):
+    """What a zygote that starts now is to import, in order."""
+
+    modules: list[str]  # configured
+    learned: list[str]
+
+
 class Learned(Struct, omit_defaults=True):
     """What is kept of one interpreter."""
 
@@ -44,7 +63,9 @@ class Learned(Struct, omit_defaults=True):
 class Preloads:
     """Owns what is known. With `learns` False nothing is learned, and nothing preloaded that was."""
 
-    def __init__(self, learns: bool, known: dict[str, Learned]) -> None:
+    def __init__(self, configured: list[str], learns: bool, known: dict[str, Learned]) -> None:
+        self._configured = configured
+        self._left_out: dict[str, dict[str, str]] = {}  # by interpreter: configured modules, and why
         self._learns = learns
         self._known = known if learns else {}
         self._fresh: dict[str, list[str]] = {}
@@ -54,8 +75,24 @@ class Preloads:
         """What is to be kept, by interpreter."""
         return self._known
 
+    def plan(self, interpreter: str, level: Level) -> Plan:
+        """What a zygote of this level is to import."""
+        left_out = self._left_out.get(interpreter, {})
+        modules = [name for name in self._configured if name not in left_out] if level >= Level.CONFIGURED else []
+        return Plan(modules, self.wanted(interpreter) if level >= Level.LEARNED else [])
+
+    def left_out(self, interpreter: str) -> dict[str, str]:
+        """Configured modules that no zygote imports any more, and why."""
+        return self._left_out.get(interpreter, {})
+
+    def leave_out(self, interpreter: str, module: str, reason: str) -> None:
+        """A zygote is of no use that has tried to import this."""
+        if module in self._configured:
+            self._left_out.setdefault(interpreter, {})[module] = reason
+        self.avoid(interpreter, [module], reason)
+
     def wanted(self, interpreter: str) -> list[str]:
-        """What a zygote that starts now is to import, in order."""
+        """The learned modules, those that no zygote has tried among them."""
         known = self._known.get(interpreter)
         return [*(known.modules if known else ()), *self._fresh.get(interpreter, ())]
 
@@ -125,10 +162,10 @@ class Preloads:
 
     # Models.
 
-    def is_plain(self, interpreter: str, model: str) -> bool:
-        """Must this model be forked from a zygote that has learned nothing?"""
+    def level_of(self, interpreter: str, model: str) -> Level:
+        """Which zygote this model is to be forked from: a plain one from one that has learned nothing."""
         known = self._known.get(interpreter)
-        return known is not None and model in known.plain
+        return Level.CONFIGURED if known is not None and model in known.plain else Level.LEARNED
 
     def loaded(self, interpreter: str, model: str) -> None:
         """A load of this model went well."""

@@ -7,7 +7,8 @@ import time
 from asyncio import AbstractEventLoop
 from typing import Final, NamedTuple, Protocol
 
-from huterox_kernel.shell.processes import how_it_ended
+from huterox_kernel.core.preloads import Level, Plan
+from huterox_kernel.shell.processes import how_it_ended, kill_group
 from huterox_kernel.worker import control
 from huterox_kernel.worker.control import (
     ControlError,
@@ -17,6 +18,7 @@ from huterox_kernel.worker.control import (
     ForkFailed,
     ForkOrder,
     Importing,
+    Unfit,
     ZygoteReady,
 )
 from huterox_kernel.worker.zygote import Arguments
@@ -57,10 +59,10 @@ class Order(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """Whose zygote it is: of which interpreter ("": the kernel's own), and whether it imports what was learned."""
+    """Whose zygote it is: of which interpreter ("": the kernel's own), and how much it imports."""
 
     interpreter: str
-    learns: bool
+    level: Level
 
 
 class Start(NamedTuple):
@@ -68,9 +70,15 @@ class Start(NamedTuple):
 
     kind: Kind
     program: str
-    modules: list[str]
-    learned: list[str]
+    plan: Plan
     environment: dict[str, str]
+
+
+class Blame(NamedTuple):
+    """The module over which a zygote did not come up, and what happened."""
+
+    module: str
+    reason: str
 
 
 class Zygote:
@@ -84,9 +92,13 @@ class Zygote:
         """Start the process. Raises OSError where the interpreter cannot be run."""
         self.start = start
         self.ready = False
-        self.importing = ""  # the learned module that it is importing, or has imported last
-        self.has_learned = False  # whether it has imported any
-        self.started_s = time.monotonic()
+        self.has_learned = False  # whether it has imported any learned module
+        self.has_forked = False
+        self._importing = ""  # the module that it is importing
+        self._is_past_configured = False  # whether it has begun with the learned ones, or is done with all
+        self._blame: Blame | None = None
+        self._given_up = ""  # why it was killed
+        self._heard_s = time.monotonic()  # when it was started, or last told what it imports
         self.workers: set[int] = set()
         self._waiting: dict[int, Order] = {}  # until the zygote is ready
         self._asked: dict[int, float] = {}  # container -> when
@@ -95,7 +107,7 @@ class Zygote:
         self._keeper = keeper
         self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock.setblocking(False)
-        arguments = Arguments(theirs.fileno(), os.getpid(), start.modules, start.learned, {})
+        arguments = Arguments(theirs.fileno(), os.getpid(), *start.plan)
         try:
             with theirs:
                 self._process = subprocess.Popen(
@@ -138,10 +150,27 @@ class Zygote:
         self._waiting.clear()
         return orders
 
-    def overdue_s(self, now_s: float) -> float:
-        """For how long the zygote has owed an answer, or its readiness."""
-        since = min(self._asked.values(), default=now_s) if self.ready else self.started_s
-        return now_s - since
+    def give_up_if_overdue(self, now_s: float, limit_s: float) -> None:
+        """Kill it where it has owed an answer, the end of an import, or its readiness, for longer than this."""
+        since = min(self._asked.values(), default=now_s) if self.ready else self._heard_s
+        if now_s - since > limit_s:
+            self._given_up = f"nothing more came from it for {limit_s:g} s"
+            self.kill()
+
+    def is_out_of_work(self) -> bool:
+        """Has it been asked for workers, and ended without having made any?"""
+        return bool(self._asked) and not self.has_forked
+
+    def blame(self, how: str) -> Blame | None:
+        """Over which module it ended before it was ready, where that is known."""
+        if self._blame is None and self._importing:
+            return Blame(self._importing, f"{how} while it was imported")
+        return self._blame
+
+    def level_below(self) -> Level:
+        """What imports less, and not what this one did not survive."""
+        has_more = self.start.kind.level is Level.LEARNED and bool(self.start.plan.learned)
+        return Level.CONFIGURED if has_more and self._is_past_configured else Level.BARE
 
     def is_idle(self) -> bool:
         return not (self.workers or self._waiting or self._asked)
@@ -153,6 +182,7 @@ class Zygote:
     def close(self) -> None:
         """Kill it and wait for its end; says nothing to anybody."""
         self._loop.remove_reader(self._pidfd)
+        kill_group(self.pid)
         self._process.kill()
         self._process.wait()
         self._let_go()
@@ -180,19 +210,25 @@ class Zygote:
         except BlockingIOError:
             return
         except (ControlError, OSError):
-            self.kill()
+            pass
+        self.kill()  # it makes no sense, or an import has closed its descriptors: it will never take an order
         self._loop.remove_reader(self._sock.fileno())
 
     def _dispatch(self, message: control.FromZygote, descriptors: list[int]) -> None:
         match message:
             case Importing(module=module):
-                self.importing = module
+                self._importing, self._heard_s = module, time.monotonic()
+                self._is_past_configured |= not module or module in self.start.plan.learned
+            case Unfit(module=module, reason=reason):
+                self._blame = Blame(module, reason)
+                self.kill()
             case ZygoteReady(took_s=took_s):
                 self.ready, self.has_learned = True, bool(took_s)
                 self._send_orders()
                 self._keeper.on_zygote_ready(self, message)
             case Forked(container=container, pid=pid) if len(descriptors) == 1:
                 self._asked.pop(container, None)
+                self.has_forked = True
                 self.workers.add(container)
                 self._listener.on_forked(container, pid, descriptors[0])
                 self._send_orders()
@@ -210,9 +246,10 @@ class Zygote:
     def _on_exit(self) -> None:
         """It has ended: hear what it said last, then fail what it owed."""
         self._loop.remove_reader(self._pidfd)
+        kill_group(self.pid)  # what its imports have started
         self._on_readable()
         code = self._process.wait()
-        how = how_it_ended(-code if code < 0 else code << 8)
+        how = self._given_up or how_it_ended(-code if code < 0 else code << 8)
         self._let_go()
         self._keeper.on_zygote_end(self, how)
 

@@ -7,20 +7,25 @@ kills its workers; their ends are seen through their pidfds like any other. It i
     coming ── ready ──▶ current ── a successor is ready ──▶ retired ── its last worker has ended ──▶ killed
 
 A successor imports in the background while nothing is being loaded; until it is ready the current one takes the orders.
-One that does not come up, for what it was importing, is started again without that module, and orders that waited for
-it with it. There are RETIRED_MAX retired ones at most: until one of them ends nothing new is tried.
+There are RETIRED_MAX retired ones at most: until one of them ends nothing new is tried.
+
+Imports are foreign code: a zygote may hang, die or be spoilt over any of them. It is started again without that module.
+Orders wait for it a while only; then a zygote takes them that imports less, at last one that imports nothing. So no
+module keeps a model from loading that does not need it. Where it is not known what was wrong, the same happens.
 """
 
 import logging
 import os
 import sys
+import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from huterox_kernel.core.preloads import Preloads
+from huterox_kernel.core.outages import Outage
+from huterox_kernel.core.preloads import Level, Preloads
 from huterox_kernel.shell.logs import Logs
 from huterox_kernel.shell.preload_file import load_preloads, save_preloads
 from huterox_kernel.shell.zygote import Kind, Listener, Order, Start, Zygote
@@ -31,7 +36,10 @@ _PRIVATE: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS
 _TAIL_NBYTES: Final = 4096
 
 RETIRED_MAX: Final = 2
-_OWN: Final = Kind("", True)
+PATIENCE_SHARE: Final = 1 / 6
+"""Of the time that an import may take: so long orders wait for a zygote that is not ready."""
+
+_OWN: Final = Kind("", Level.LEARNED)
 
 
 class _Load(NamedTuple):
@@ -55,8 +63,10 @@ class ZygoteConfig:
 
 @dataclass(slots=True, eq=False)
 class _Generations:
-    """The zygotes of one kind."""
+    """The zygotes of one kind. `stand_in`: which level takes the orders while there is none."""
 
+    outage: Outage
+    stand_in: Level = Level.BARE
     current: Zygote | None = None
     coming: Zygote | None = None
     retired: list[Zygote] = field(default_factory=list)
@@ -87,7 +97,7 @@ class Zygotes:
         self._config = config
         self._is_loading = is_loading
         self._environment = _environment(config.threads)
-        self._preloads = Preloads(config.learns, load_preloads(config.file) if config.learns else {})
+        self._preloads = Preloads(config.modules, config.learns, load_preloads(config.file) if config.learns else {})
         self._generations: dict[Kind, _Generations] = {}
         self._loads: dict[int, _Load] = {}
 
@@ -98,7 +108,7 @@ class Zygotes:
     def order(self, interpreter: str, order: Order) -> None:
         """Ask for a worker of this interpreter ("": the kernel's own); answered through the listener."""
         model = f"{order.model} {order.version}"
-        kind = Kind(interpreter, not self._preloads.is_plain(interpreter, model))
+        kind = Kind(interpreter, self._preloads.level_of(interpreter, model))
         try:
             zygote = self._taker(kind)
         except OSError as exc:
@@ -143,13 +153,20 @@ class Zygotes:
         """Kill zygotes that do not answer or are not needed any more; start successors that are due."""
         for kind, generations in list(self._generations.items()):
             for zygote in generations.all():
-                if zygote.overdue_s(now_s) > self._config.start_timeout_s and not (zygote.ready and zygote.is_idle()):
-                    zygote.kill()
+                zygote.give_up_if_overdue(now_s, self._config.start_timeout_s)
             for zygote in generations.retired:
                 if zygote.is_idle():
                     zygote.kill()
             self._look_at_idle(kind, generations, now_s)
-            self._look_for_successor(kind, generations)
+            self._look_at_waiting(kind, generations, now_s)
+            self._look_for_successor(kind, generations, now_s)
+
+    def _look_at_waiting(self, kind: Kind, generations: _Generations, now_s: float) -> None:
+        """Orders that have waited for long enough go to another zygote."""
+        current = generations.current
+        if kind.level > Level.BARE and current is not None and not current.ready and generations.outage.is_long(now_s):
+            for order in current.take_orders():
+                self.order(kind.interpreter, order)
 
     def _look_at_idle(self, kind: Kind, generations: _Generations, now_s: float) -> None:
         """Zygotes that nobody has needed for long end, but for the kernel's own."""
@@ -162,11 +179,13 @@ class Zygotes:
             for zygote in zygotes:
                 zygote.kill()
 
-    def _look_for_successor(self, kind: Kind, generations: _Generations) -> None:
+    def _look_for_successor(self, kind: Kind, generations: _Generations, now_s: float) -> None:
         current = generations.current
         if current is None or not current.ready or generations.coming is not None or self._is_loading():
             return
-        if kind.learns and len(generations.retired) < RETIRED_MAX and self._preloads.has_fresh(kind.interpreter):
+        if kind.level is not Level.LEARNED or generations.outage.is_resting(now_s):
+            return
+        if len(generations.retired) < RETIRED_MAX and self._preloads.has_fresh(kind.interpreter):
             generations.coming = self._start(kind)
 
     def close(self) -> None:
@@ -179,20 +198,31 @@ class Zygotes:
         return (zygote for generations in self._generations.values() for zygote in generations.all())
 
     def _taker(self, kind: Kind) -> Zygote:
-        """Who takes orders now. Raises OSError: it cannot be started."""
-        generations = self._generations.setdefault(kind, _Generations())
+        """Who takes orders of this kind now. Raises OSError: it cannot be started."""
+        now_s = time.monotonic()
+        if (generations := self._generations.get(kind)) is None:
+            outage = Outage(self._config.start_timeout_s * PATIENCE_SHARE)
+            generations = self._generations[kind] = _Generations(outage)
         if generations.current is None:
             generations.current, generations.coming = generations.coming, None
-        if generations.current is None:
+        if generations.current is None and not generations.outage.is_resting(now_s):
             generations.current = self._start(kind)
-        return generations.current
+        current = generations.current
+        if current is None:
+            return self._taker(Kind(kind.interpreter, generations.stand_in))
+        if current.ready or kind.level is Level.BARE:
+            return current
+        generations.outage.begin(now_s)
+        if generations.outage.is_long(now_s):
+            return self._taker(Kind(kind.interpreter, current.level_below()))
+        return current
 
     def _start(self, kind: Kind) -> Zygote:
         program = kind.interpreter or sys.executable
-        learned = self._preloads.wanted(kind.interpreter) if kind.learns else []
+        plan = self._preloads.plan(kind.interpreter, kind.level)
         log = self._logs.open(_log_name(kind.interpreter))
         try:
-            start = Start(kind, program, self._config.modules, learned, self._environment)
+            start = Start(kind, program, plan, self._environment)
             return Zygote(start, log, self._loop, self._listener, self)
         finally:
             os.close(log)
@@ -201,15 +231,17 @@ class Zygotes:
 
     def on_zygote_ready(self, zygote: Zygote, ready: ZygoteReady) -> None:
         """It takes orders; a successor takes them from now on."""
-        kind, tried = zygote.start.kind, zygote.start.learned
-        left_out = "; ".join(f"{name}: {reason}" for name, reason in ready.skipped.items()) or "nothing"
+        kind, tried = zygote.start.kind, zygote.start.plan.learned
+        not_here = {**self._preloads.left_out(kind.interpreter), **ready.skipped} if kind.level > Level.BARE else {}
+        left_out = "; ".join(f"{name}: {reason}" for name, reason in not_here.items()) or "nothing"
         has = ", ".join([*ready.modules, *ready.took_s]) or "nothing"
         _log.info("zygote %s has %s preloaded; left out: %s", zygote.pid, has, left_out)
-        if kind.learns:
+        if kind.level is Level.LEARNED:
             skipped = {name: reason for name, reason in ready.skipped.items() if name in tried}
             self._preloads.settle(kind.interpreter, tried, ready.took_s, skipped, ready.fingerprint)
             self._save()
         generations = self._generations[kind]
+        generations.outage.end()
         if generations.coming is zygote:
             if generations.current is not None:
                 generations.retired.append(generations.current)
@@ -225,32 +257,47 @@ class Zygotes:
             generations.coming = None
         else:
             generations.retired.remove(zygote)
-        if zygote.ready:
-            for order in zygote.take_orders():
-                self.order(zygote.start.kind.interpreter, order)
-            zygote.fail_orders(f"the zygote ended: {how}", "")
-        elif zygote.importing:
-            self._start_without(zygote, how, was_current)
-        else:
-            self._fail_start(zygote, how)
+        if not zygote.ready:
+            self._on_failed_start(zygote, generations, how, was_current)
+            return
+        if zygote.is_out_of_work():
+            self._rest(zygote, generations, how, is_explained=False)
+        for order in zygote.take_orders():
+            self.order(zygote.start.kind.interpreter, order)
+        zygote.fail_orders(f"the zygote ended: {how}", "")
 
-    def _start_without(self, zygote: Zygote, how: str, was_current: bool) -> None:
-        """It did not survive a learned module: the next one does without."""
-        interpreter = zygote.start.kind.interpreter
-        _log.warning("zygote %s: %s while it imported %s", zygote.pid, how, zygote.importing)
-        self._preloads.avoid(interpreter, [zygote.importing], f"{how} while it was imported")
-        self._save()
+    def _on_failed_start(self, zygote: Zygote, generations: _Generations, how: str, was_current: bool) -> None:
+        """It did not come up: the next one does without what it did not survive, and others take its orders."""
+        interpreter, level = zygote.start.kind
+        if (blame := zygote.blame(how)) is not None:
+            _log.warning("zygote %s: %s is not preloaded: %s", zygote.pid, *blame)
+            self._preloads.leave_out(interpreter, *blame)
+            self._save()
+        elif level is Level.BARE:
+            self._fail_orders(zygote, how)
+            return
+        else:
+            self._preloads.drop_fresh(interpreter)
+        rests = self._rest(zygote, generations, how, is_explained=blame is not None)
         for order in zygote.take_orders():
             self.order(interpreter, order)
-        if was_current and zygote.start.kind == _OWN:
-            self.warm()
+        if was_current and not rests:
+            self._taker(zygote.start.kind)  # its orders may have gone to another one, but more will come
 
-    def _fail_start(self, zygote: Zygote, how: str) -> None:
-        interpreter = zygote.start.kind.interpreter
-        log = _log_name(interpreter)
-        tail = self._logs.tail(log, _TAIL_NBYTES)
+    def _rest(self, zygote: Zygote, generations: _Generations, how: str, *, is_explained: bool) -> bool:
+        """Count a failure; does the kind rest over it? One that imports nothing never does: nobody stands in for it."""
+        if zygote.start.kind.level is Level.BARE:
+            return False
+        if not generations.outage.fail(time.monotonic(), is_explained=is_explained):
+            return False
+        generations.stand_in = zygote.level_below()
+        names = ", ".join([*zygote.start.plan.modules, *zygote.start.plan.learned]) or "nothing"
+        _log.warning("zygote %s, which was to preload %s: %s; others do without for a while", zygote.pid, names, how)
+        return True
+
+    def _fail_orders(self, zygote: Zygote, how: str) -> None:
+        tail = self._logs.tail(_log_name(zygote.start.kind.interpreter), _TAIL_NBYTES)
         last = tail.strip().splitlines()[-1] if tail.strip() else "it said nothing"
-        self._preloads.drop_fresh(interpreter)
         reason = f"no worker can be made with the interpreter {zygote.start.program} ({how}): {last}"
         zygote.fail_orders(reason, tail)
 

@@ -1,8 +1,8 @@
 """What kernel, zygote and worker say to each other over socket pairs: one msgpack map per packet, tagged by type.
 
-Kernel and zygote: `ForkOrder` in; `Importing`, `ZygoteReady`, `Forked`, `ForkFailed`, `Ended` out. Kernel and worker:
-`StartSent`, `AddLane`, `DropLane`, `DrainLanes` and `Close` in; `Progress`, `Ready`, `Imported`, `Failed`, `LaneBroken`
-and `LaneDropped` out.
+Kernel and zygote: `ForkOrder` in; `Importing`, `Unfit`, `ZygoteReady`, `Forked`, `ForkFailed`, `Ended` out. Kernel and
+worker: `StartSent`, `AddLane`, `DropLane`, `DrainLanes` and `Close` in; `Progress`, `Ready`, `Imported`, `Failed`,
+`LaneBroken` and `LaneDropped` out.
 Descriptors travel beside the packet. A `Start` may be larger than a packet can be, so it comes as a file.
 
 The life of a caller's lane in a worker goes from `AddLane` to `LaneDropped`, which comes exactly once, whoever ended
@@ -34,13 +34,20 @@ class ForkOrder(Struct, tag=True):
 
 
 class Importing(Struct, tag=True):
-    """The zygote is about to import this learned module; if it ends now, that is why."""
+    """The zygote is about to import this module; if it ends now, that is why. Empty: all imports are done."""
 
     module: str
 
 
+class Unfit(Struct, tag=True):
+    """After the import of this module no worker can be forked; the zygote ends."""
+
+    module: str
+    reason: str
+
+
 class ZygoteReady(Struct, tag=True):
-    """The zygote takes orders. `skipped` names what it does not preload, and why.
+    """The zygote takes orders. `skipped` names what could not be imported, and why.
 
     `took_s`: the learned modules that it has imported; those that came with an earlier one are not among them.
     """
@@ -147,7 +154,7 @@ class LaneDropped(Struct, tag=True):
 
 
 ToZygote = ForkOrder
-FromZygote = Importing | ZygoteReady | Forked | ForkFailed | Ended
+FromZygote = Importing | Unfit | ZygoteReady | Forked | ForkFailed | Ended
 ToWorker = StartSent | AddLane | DropLane | DrainLanes | Close
 FromWorker = Progress | Ready | Imported | Failed | LaneBroken | LaneDropped
 

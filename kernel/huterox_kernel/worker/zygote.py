@@ -1,37 +1,31 @@
 """The zygote: a process that has imported what models share, and forks a worker whenever the kernel orders one.
 
-    python -m huterox_kernel.worker.zygote DESCRIPTOR PARENT_PID MODULES LEARNED SKIPPED
+    python -m huterox_kernel.worker.zygote DESCRIPTOR PARENT_PID MODULES LEARNED
 
 Problem: importing torch takes seconds and a hundred megabytes, for every worker again. Idea: import once, then fork;
-the pages stay shared. A fork copies only the thread that calls it, and a worker keeps none of the zygote's descriptors,
-so a module that starts threads or processes or leaves a file open while it is imported cannot be preloaded; nor can one
-that touches a GPU, for CUDA does not work after a fork. The zygote finds that out, starts itself again without the
-module, and says so. When the kernel ends, it is killed by the system, and its workers with it.
+the pages stay shared. But an import is foreign code, and can do anything: it may hang, end the process, or leave
+something that no fork carries over (`fitness.py`). So the zygote tells before each import which one comes: if it ends
+or says nothing more, the kernel knows why. Where it sees itself what is wrong with a module, it says so. Either way it
+is not mended: the kernel kills it and starts another one without that module. When the kernel ends, it is killed by the
+system, and its workers with it.
 
-MODULES are configured, LEARNED are what earlier loads have imported: these it measures, and tells before each import,
-so that the kernel knows which one has killed it.
+MODULES are configured, LEARNED are what earlier loads have imported: these it measures.
 """
 
 import gc
 import os
 import select
-import signal
 import socket
 import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from huterox_kernel.prctl import die_with_parent, set_process_name
+from huterox_kernel.worker import control
+from huterox_kernel.worker.fitness import State, bounded_memory, fork_fails, unfit_since
 
-if TYPE_CHECKING:
-    from huterox_kernel.worker.zygote_loop import Orders
-
-_TASKS: Final = Path("/proc/self/task")
-_DESCRIPTORS: Final = "/proc/self/fd"
-_GPUS: Final = "/dev/nvidia"
-STARTS_MAX: Final = 8
-"""After so many modules that had to be left out, the rest of the learned ones are left out too."""
+TRIAL_S: Final = 0.002
+"""After an import that took longer a fork is tried; for all the others together once."""
 
 
 class Arguments(NamedTuple):
@@ -41,17 +35,14 @@ class Arguments(NamedTuple):
     parent_pid: int
     modules: list[str]
     learned: list[str]
-    skipped: dict[str, str]
 
     def to_argv(self) -> list[str]:
-        skipped = ",".join(f"{name}={reason}" for name, reason in self.skipped.items())
-        return [str(self.descriptor), str(self.parent_pid), ",".join(self.modules), ",".join(self.learned), skipped]
+        return [str(self.descriptor), str(self.parent_pid), ",".join(self.modules), ",".join(self.learned)]
 
     @classmethod
     def from_argv(cls, argv: list[str]) -> "Arguments":
-        descriptor, parent_pid, modules, learned, skipped = argv
-        pairs = dict(item.split("=", 1) for item in skipped.split(",") if item)
-        return cls(int(descriptor), int(parent_pid), _names(modules), _names(learned), pairs)
+        descriptor, parent_pid, modules, learned = argv
+        return cls(int(descriptor), int(parent_pid), _names(modules), _names(learned))
 
 
 def _names(text: str) -> list[str]:
@@ -63,70 +54,84 @@ def main(argv: list[str]) -> int:
     die_with_parent(arguments.parent_pid)
     set_process_name("hx:zygote")
     gc.disable()  # what is imported here lives for ever, and a collection would touch pages that are to stay shared
-    preload(arguments)
-    # Late, so that a restart after a module that starts threads does not pay for it twice.
-    from huterox_kernel.worker.zygote_loop import Orders
-
     sock = socket.socket(fileno=arguments.descriptor)
-    orders = Orders(sock, select.poll())
-    took_s = preload_learned(arguments, orders)
-    if (count := thread_count()) > 1:
-        raise SystemExit(f"{count} threads run here after the imports; no worker can be forked from this interpreter")
+    imports = Imports(sock)
+    imports.configured(arguments.modules)
+    from huterox_kernel.worker.zygote_loop import Orders  # late: it needs numpy, which is to be measured, too
+
+    imports.learned(arguments.learned)
+    imports.finish()
+    gc.disable()  # once more: a module may have switched it on
     gc.collect()
     gc.freeze()
-    worker = orders.serve(arguments.modules, arguments.skipped, took_s)
+    worker = Orders(sock, select.poll()).serve(imports.imported, imports.skipped, imports.took_s)
     if worker is not None:
         worker()
     return 0
 
 
-def preload(arguments: Arguments) -> None:
-    """Import the configured modules that are installed here. One that cannot be had leads to a start without it."""
-    for name in list(arguments.modules):
-        _, reason = _import(name, arguments)
+class Imports:
+    """Imports one module after the other, and looks at the process after each."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.imported: list[str] = []  # of those that are configured
+        self.took_s: dict[str, float] = {}  # of those that are learned
+        self.skipped: dict[str, str] = {}  # what could not be imported, and why
+        self._pid = os.getpid()
+        self._untried = False  # whether there are imports after which no fork has been tried
+
+    def configured(self, names: list[str]) -> None:
+        """Import what is installed here."""
+        for name in names:
+            if self._import(name) is not None:
+                self.imported.append(name)
+
+    def learned(self, names: list[str]) -> None:
+        """Import these too, and note how long each took that was not there already."""
+        from huterox_kernel.worker import imports
+
+        tops = _tops()
+        for name in names:
+            if name not in sys.modules and (took_s := self._import(name)) is not None:
+                self.took_s[name] = took_s
+        imports.preloaded_later = _tops() - tops
+
+    def finish(self) -> None:
+        """Nothing more will be imported. Ends the process where no worker can be forked after all."""
+        control.send(self._sock, control.Importing(""))
+        if self._untried and (reason := fork_fails()):
+            raise SystemExit(f"after the imports, {reason}")
+
+    def _import(self, name: str) -> float | None:
+        """How long it took; None where it cannot be imported. Does not return where this process is spoilt by it."""
+        before = State.now()
+        control.send(self._sock, control.Importing(name))
+        begun_s = time.perf_counter()
+        with bounded_memory():
+            reason = _try_import(name)
+        took_s = time.perf_counter() - begun_s
+        if os.getpid() != self._pid:  # the import has forked: there is one zygote, and this is not it
+            os._exit(0)
+        unfit = unfit_since(before)
+        if not unfit and took_s >= TRIAL_S:
+            unfit = fork_fails()
+        self._untried = took_s < TRIAL_S or self._untried
+        if unfit:
+            self._end_over(name, unfit)
         if reason:
-            arguments.modules.remove(name)
-            arguments.skipped[name] = reason
+            self.skipped[name] = reason
+            return None
+        return took_s
 
-
-def preload_learned(arguments: Arguments, orders: "Orders") -> dict[str, float]:
-    """Import the learned modules; how long each took that was not there already."""
-    from huterox_kernel.worker import imports
-
-    tops = _tops()
-    took_s: dict[str, float] = {}
-    for name in list(arguments.learned):
-        if name in sys.modules:
-            continue
-        orders.tell_import(name)
-        seconds, reason = _import(name, arguments)
-        if reason:
-            arguments.learned.remove(name)
-            arguments.skipped[name] = reason
-        else:
-            took_s[name] = seconds
-    imports.preloaded_later = _tops() - tops
-    return took_s
+    def _end_over(self, name: str, reason: str) -> NoReturn:
+        """Say why a module must be left out, and end: all that it started or left here goes with this process."""
+        control.send(self._sock, control.Unfit(name, reason))
+        os._exit(1)
 
 
 def _tops() -> set[str]:
     return {name.partition(".")[0] for name in list(sys.modules)}
-
-
-def _import(name: str, arguments: Arguments) -> tuple[float, str]:
-    """How long it took, and why it cannot be kept, if so. Does not return where this process cannot go on with it."""
-    open_before = _open_files()
-    begun_s = time.perf_counter()
-    pid = os.getpid()
-    try:
-        reason = _try_import(name)
-    finally:
-        if os.getpid() != pid:  # the module has forked, and this is the child: no second zygote
-            os._exit(1)
-    took_s = time.perf_counter() - begun_s
-    if unfit := _unfit(open_before):
-        _start_without(name, unfit, arguments)
-    return took_s, reason
 
 
 def _try_import(name: str) -> str:
@@ -135,67 +140,17 @@ def _try_import(name: str) -> str:
         __import__(name)
     except ModuleNotFoundError as exc:
         return "not installed" if exc.name == name else _one_line(exc)
-    except (Exception, SystemExit) as exc:  # noqa: BLE001 - a broken library is no reason for the zygote to end
+    except BaseException as exc:  # noqa: BLE001 - a broken library is no reason for the zygote to end
         return _one_line(exc)
     return ""
 
 
-def _unfit(open_before: dict[str, str]) -> str:
-    """Why no worker could be forked after what was imported last; empty where it can."""
-    if (count := thread_count()) > 1:
-        return f"it starts {count - 1} threads"
-    if pids := _children():
-        return f"it starts {len(pids)} processes"
-    left_open = [path for number, path in _open_files().items() if open_before.get(number) != path]
-    if any(path.startswith(_GPUS) for path in left_open) or _uses_cuda():
-        return "it touches a GPU"
-    return f"it leaves {left_open[0]} open" if left_open else ""
-
-
-def _open_files() -> dict[str, str]:
-    """Descriptor -> what it leads to."""
-    files = {}
-    for number in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - Path is slower, and this is done for every module
-        try:
-            files[number] = os.readlink(f"{_DESCRIPTORS}/{number}")  # noqa: PTH115
-        except FileNotFoundError:  # that of the listing itself
-            continue
-    return files
-
-
-def _uses_cuda() -> bool:
-    cuda = getattr(sys.modules.get("torch"), "cuda", None)
-    return cuda is not None and bool(cuda.is_initialized())
-
-
 def _one_line(exc: BaseException) -> str:
-    text = f"{type(exc).__name__}: {exc}".replace(",", ";")
-    return text.splitlines()[0][:200]
-
-
-def thread_count() -> int:
-    """Threads of this process, those of libraries included."""
-    return len(list(_TASKS.iterdir()))
-
-
-def _children() -> list[int]:
-    """Processes that were started here, those included that have ended and that nobody has waited for."""
-    return [int(pid) for task in _TASKS.iterdir() for pid in (task / "children").read_text().split()]
-
-
-def _start_without(name: str, reason: str, arguments: Arguments) -> NoReturn:
-    for pid in _children():  # or they would go on as children of the zygote that follows
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    arguments.skipped[name] = reason.replace(",", ";")
-    modules = [module for module in arguments.modules if module != name]
-    learned = [module for module in arguments.learned if module != name and not module.startswith(f"{name}.")]
-    if len(arguments.skipped) > STARTS_MAX:
-        arguments.skipped.update(dict.fromkeys(learned, "too many others had to be left out"))
-        learned = []
-    os.set_inheritable(arguments.descriptor, True)
-    fresh = arguments._replace(modules=modules, learned=learned)
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "huterox_kernel.worker.zygote", *fresh.to_argv()])
+    try:
+        text = f"{type(exc).__name__}: {exc}".splitlines()[0]
+    except BaseException:  # noqa: BLE001 - its text is foreign code too
+        text = type(exc).__name__
+    return text.encode(errors="backslashreplace").decode()[:200]
 
 
 if __name__ == "__main__":

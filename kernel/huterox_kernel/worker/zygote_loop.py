@@ -15,7 +15,6 @@ from huterox_kernel.worker.control import (
     Forked,
     ForkFailed,
     ForkOrder,
-    Importing,
     ZygoteReady,
     close_all,
 )
@@ -30,10 +29,6 @@ class Orders:
         self._poller = poller
         self._decode = Decoder(control.ToZygote)
         self._workers: dict[int, tuple[int, int]] = {}  # pidfd -> container, pid
-
-    def tell_import(self, module: str) -> None:
-        """A learned module is about to be imported."""
-        control.send(self._sock, Importing(module))
 
     def serve(
         self, modules: list[str], skipped: dict[str, str], took_s: dict[str, float]

@@ -3,7 +3,16 @@
 import pytest
 
 from huterox_kernel.core import preloads
-from huterox_kernel.core.preloads import FRESH_MAX, INTERPRETERS_MAX, LEARNED_MAX, SKIPPED_MAX, Learned, Preloads
+from huterox_kernel.core.preloads import (
+    FRESH_MAX,
+    INTERPRETERS_MAX,
+    LEARNED_MAX,
+    SKIPPED_MAX,
+    Learned,
+    Level,
+    Plan,
+    Preloads,
+)
 
 OWN = ""
 SLOW_S = 0.5
@@ -11,14 +20,14 @@ SLOW_S = 0.5
 
 def settled(*names: str, took_s: float = SLOW_S) -> Preloads:
     """These have been learned and tried."""
-    known = Preloads(True, {})
+    known = Preloads([], True, {})
     known.learn(OWN, names)
     known.settle(OWN, known.wanted(OWN), dict.fromkeys(names, took_s), {}, "fp")
     return known
 
 
 def test_what_a_load_imported_is_wanted_by_the_next_zygote_in_the_same_order() -> None:
-    known = Preloads(True, {})
+    known = Preloads([], True, {})
     assert not known.has_fresh(OWN)
     known.learn(OWN, ["scipy", "scipy.signal", "cv2"])
     assert known.has_fresh(OWN)
@@ -26,13 +35,13 @@ def test_what_a_load_imported_is_wanted_by_the_next_zygote_in_the_same_order() -
 
 
 def test_interpreters_learn_apart() -> None:
-    known = Preloads(True, {})
+    known = Preloads([], True, {})
     known.learn("/env/python", ["scipy"])
     assert known.wanted(OWN) == []
 
 
 def test_dear_modules_are_kept_and_those_that_came_with_them_are_not() -> None:
-    known = Preloads(True, {})
+    known = Preloads([], True, {})
     known.learn(OWN, ["scipy", "scipy.signal", "colorsys"])
     known.settle(OWN, known.wanted(OWN), {"scipy": SLOW_S, "colorsys": 0.0001}, {}, "fp")
     assert known.wanted(OWN) == ["scipy"]
@@ -46,7 +55,7 @@ def test_cheap_modules_are_not_tried_again() -> None:
 
 
 def test_a_module_that_came_with_one_that_is_gone_is_learned_by_itself() -> None:
-    known = Preloads(True, {})
+    known = Preloads([], True, {})
     known.learn(OWN, ["outer", "inner"])
     known.settle(OWN, ["outer", "inner"], {"outer": SLOW_S}, {}, "fp")
     known.avoid(OWN, ["outer"], "no good")
@@ -61,7 +70,7 @@ def test_what_is_known_is_not_fresh_again() -> None:
 
 
 def test_skipped_modules_are_not_tried_again_nor_what_is_in_them() -> None:
-    known = Preloads(True, {})
+    known = Preloads([], True, {})
     known.learn(OWN, ["grpc"])
     known.settle(OWN, ["grpc"], {}, {"grpc": "it starts 3 threads"}, "fp")
     known.learn(OWN, ["grpc", "grpc.aio", "grpcio"])
@@ -86,7 +95,7 @@ def test_what_must_not_be_preloaded_is_no_longer_wanted() -> None:
 
 
 def test_fresh_modules_that_no_zygote_could_try_are_learned_by_the_next_load() -> None:
-    known = Preloads(True, {})
+    known = Preloads([], True, {})
     known.learn(OWN, ["scipy"])
     known.drop_fresh(OWN)
     assert not known.has_fresh(OWN)
@@ -95,7 +104,7 @@ def test_fresh_modules_that_no_zygote_could_try_are_learned_by_the_next_load() -
 
 
 def test_what_comes_while_a_zygote_tries_stays_fresh() -> None:
-    known = Preloads(True, {})
+    known = Preloads([], True, {})
     known.learn(OWN, ["scipy"])
     tried = known.wanted(OWN)
     known.learn(OWN, ["cv2"])
@@ -114,7 +123,7 @@ def test_with_too_many_the_oldest_make_way() -> None:
 
 
 def test_everything_is_bounded() -> None:
-    known = Preloads(True, {})
+    known = Preloads([], True, {})
     known.learn(OWN, (f"m{index}" for index in range(10_000)))
     assert len(known.wanted(OWN)) == FRESH_MAX
     known.avoid(OWN, [f"a{index}" for index in range(10_000)], "x" * 10_000)
@@ -129,17 +138,17 @@ def test_everything_is_bounded() -> None:
 
 @pytest.mark.parametrize("name", ["", "os; import sys", "a..b", "x" * 1000, "a-b", "a,b"])
 def test_what_is_no_module_name_is_not_learned(name: str) -> None:
-    known = Preloads(True, {})
+    known = Preloads([], True, {})
     known.learn(OWN, [name])
     assert known.wanted(OWN) == []
 
 
 def test_what_was_kept_is_wanted_at_once() -> None:
-    assert Preloads(True, {OWN: Learned(["scipy"])}).wanted(OWN) == ["scipy"]
+    assert Preloads([], True, {OWN: Learned(["scipy"])}).wanted(OWN) == ["scipy"]
 
 
 def test_nothing_is_learned_where_that_is_switched_off() -> None:
-    known = Preloads(False, {OWN: Learned(["scipy"])})
+    known = Preloads([], False, {OWN: Learned(["scipy"])})
     known.learn(OWN, ["cv2"])
     known.avoid(OWN, ["cv2"], "no")
     known.settle(OWN, [], {}, {}, "fp")
@@ -151,18 +160,18 @@ def test_nothing_is_learned_where_that_is_switched_off() -> None:
 def test_a_model_whose_loads_went_well_before_is_plain_once_one_fails() -> None:
     known = settled("scipy")
     known.loaded(OWN, "yolo 1")
-    assert not known.is_plain(OWN, "yolo 1")
+    assert known.level_of(OWN, "yolo 1") is Level.LEARNED
     assert known.failed(OWN, "yolo 1")
-    assert known.is_plain(OWN, "yolo 1")
-    assert not known.is_plain(OWN, "yolo 2")
-    assert not known.is_plain("/env/python", "yolo 1")
+    assert known.level_of(OWN, "yolo 1") is Level.CONFIGURED
+    assert known.level_of(OWN, "yolo 2") is Level.LEARNED
+    assert known.level_of("/env/python", "yolo 1") is Level.LEARNED
     assert not known.failed(OWN, "yolo 1")  # that is known, and changes nothing
 
 
 def test_a_model_that_never_loaded_is_to_blame_itself() -> None:
     known = settled("scipy")
     assert not known.failed(OWN, "yolo 1")
-    assert not known.is_plain(OWN, "yolo 1")
+    assert known.level_of(OWN, "yolo 1") is Level.LEARNED
 
 
 def test_plain_models_get_another_chance_when_packages_have_changed() -> None:
@@ -170,7 +179,7 @@ def test_plain_models_get_another_chance_when_packages_have_changed() -> None:
     known.loaded(OWN, "yolo 1")
     known.failed(OWN, "yolo 1")
     known.settle(OWN, [], {}, {}, "other packages")
-    assert not known.is_plain(OWN, "yolo 1")
+    assert known.level_of(OWN, "yolo 1") is Level.LEARNED
 
 
 def test_what_is_known_of_models_is_bounded() -> None:
@@ -181,3 +190,27 @@ def test_what_is_known_of_models_is_bounded() -> None:
     for index in range(5000 - preloads.LOADED_MAX, 5000):
         assert known.failed(OWN, f"m{index} 1")
     assert len(known.known()[OWN].plain) == preloads.PLAIN_MAX
+
+
+def test_a_level_says_how_much_is_imported() -> None:
+    known = Preloads(["numpy", "torch"], True, {OWN: Learned(["scipy"])})
+    assert known.plan(OWN, Level.LEARNED) == Plan(["numpy", "torch"], ["scipy"])
+    assert known.plan(OWN, Level.CONFIGURED) == Plan(["numpy", "torch"], [])
+    assert known.plan(OWN, Level.BARE) == Plan([], [])
+
+
+def test_a_configured_module_that_no_zygote_survives_is_left_out_and_not_learned_instead() -> None:
+    known = Preloads(["numpy", "torch"], True, {})
+    known.leave_out(OWN, "torch", "hung")
+    known.learn(OWN, ["torch", "torch.nn", "scipy"])
+    assert known.plan(OWN, Level.LEARNED) == Plan(["numpy"], ["scipy"])
+    assert known.left_out(OWN) == {"torch": "hung"}
+    assert known.plan("/env/python", Level.CONFIGURED) == Plan(["numpy", "torch"], [])
+    assert Preloads(["numpy", "torch"], True, known.known()).plan(OWN, Level.CONFIGURED).modules == ["numpy", "torch"]
+
+
+def test_a_learned_module_that_no_zygote_survives_is_left_out() -> None:
+    known = Preloads(["numpy"], True, {OWN: Learned(["scipy", "cv2"])})
+    known.leave_out(OWN, "scipy", "hung")
+    assert known.plan(OWN, Level.LEARNED) == Plan(["numpy"], ["cv2"])
+    assert known.left_out(OWN) == {}
