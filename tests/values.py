@@ -8,6 +8,7 @@ import enum
 import random
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -37,6 +38,10 @@ class Source(random.Random):
         super().__init__(seed)
         self.shapes = self.sample(SHAPES, 2)
         self.dtypes = self.sample(DTYPES, 2)
+
+
+class _Metres(np.ndarray[Any, Any]):
+    """Numbers that mean something more."""
 
 
 class _Colour(enum.IntEnum):
@@ -131,6 +136,16 @@ def without_a_type(rng: Source) -> Sample:
         lambda: np.zeros(shape, ml_dtypes.float8_e4m3fn),
         lambda: np.zeros(shape, ml_dtypes.int4),
         lambda: np.zeros((1,) * 9, np.float32),
+        lambda: np.full(shape, "text", np.dtypes.StringDType()),
+        lambda: np.full(shape, "text", np.dtypes.StringDType(na_object=None)),
+        lambda: np.full(shape, "text", np.dtypes.StringDType(na_object=[])),  # it has no hash
+        lambda: np.ma.masked_array(_array(rng), mask=rng.random() < 0.5),
+        lambda: np.ma.masked,
+        lambda: _array(rng).view(_Metres),
+        lambda: np.datetime64(5, "ns"),
+        lambda: [np.datetime64(5, "ns")],
+        lambda: {"for": np.timedelta64(5, "ns")},
+        lambda: memoryview(np.zeros(5, np.int32)),
     ]
     return Sample(rng.choice(made)(), REFUSED)
 
@@ -207,11 +222,19 @@ def tensors_without_a_type(rng: Source) -> Sample:
         lambda: torch.quantize_per_tensor(ones, 0.1, 0, torch.quint8),
         lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
         lambda: torch.empty(shape, device="meta"),
+        lambda: ones.as_subclass(_tensor_class()),
         lambda: ones.to(torch.float8_e4m3fn),
         lambda: ones.to(torch.complex32),
         lambda: torch.ones(3, 4).to_mkldnn(),
     ]
     return Sample(rng.choice(made)(), REFUSED)
+
+
+@cache
+def _tensor_class() -> Any:
+    import torch
+
+    return type("Metres", (torch.Tensor,), {})
 
 
 Kinds = list[Callable[[Source], Sample]]

@@ -8,10 +8,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from huterox_wire.arrays import BFLOAT16, DTYPE_OF_NAME
 from huterox_wire.errors import HuteroxError, InvalidInput, TooLarge
 from huterox_wire.limits import BLOB_NBYTES_MIN, DEPTH_MAX, NAME_NBYTES_MAX, RANK_MAX, TENSORS_MAX
 from huterox_wire.meta import CallMeta, TensorSpec, decode_call, encode_meta
-from huterox_wire.payload import BFLOAT16, DTYPE_OF_NAME, array_from, join_values, split_values
+from huterox_wire.payload import array_from, join_values, split_values
 
 
 def carried(values: dict[str, Any]) -> dict[str, Any]:
@@ -64,9 +65,9 @@ def test_a_contiguous_array_is_borrowed_and_another_is_copied() -> None:
         lambda a: np.asfortranarray(a),
         lambda a: np.broadcast_to(a[0], (2, 4)),
         lambda a: a.view(np.matrix),
-        lambda a: np.ma.array(a),
+        lambda a: a.view(np.recarray),
     ],
-    ids=["transposed", "strided", "reversed", "big-endian", "fortran", "broadcast", "matrix", "masked"],
+    ids=["transposed", "strided", "reversed", "big-endian", "fortran", "broadcast", "matrix", "recarray"],
 )
 def test_arrays_of_any_layout_are_carried_by_value(make: Callable[[Any], Any]) -> None:
     array = make(np.arange(16, dtype=np.int32).reshape(4, 4))
@@ -150,6 +151,10 @@ def test_a_scalar_in_the_deepest_list_is_carried() -> None:
     assert carried({"x": value})["x"] != []
 
 
+class Metres(np.ndarray[Any, Any]):
+    """Numbers that mean something more."""
+
+
 LOOP: list[Any] = []
 LOOP.append(LOOP)
 
@@ -158,10 +163,23 @@ LOOP.append(LOOP)
     ("value", "said"),
     [
         (np.array([object()]), "dtype object are not carried"),
+        (np.ma.array([1, 2]), "MaskedArray is not carried: its mask would be lost"),
+        (np.ma.masked, "MaskedConstant is not carried: its mask would be lost"),
+        (np.zeros(2).view(Metres), "Metres is not carried: what it adds"),
+        (np.array(["a"], np.dtypes.StringDType()), "StringDType.. are not carried"),
+        (np.array(["a"], np.dtypes.StringDType(na_object=[])), "are not carried"),
+        (np.array([5], "timedelta64[ns]"), "and the unit beside it"),
+        (np.datetime64(5, "ns"), "datetime64"),
+        ([np.datetime64(5, "ns")], "type datetime64 is not carried"),
+        ([np.timedelta64(5, "ns")], "type timedelta64 is not carried"),
+        ([np.void(b"ab")], "type void is not carried"),
+        (np.zeros(2, ml_dtypes.float8_e4m3fn), "float8_e4m3fn are not carried"),
+        (memoryview(np.zeros(2, np.int32)), "format 'i' and 1 dimensions is not carried"),
+        ([memoryview(np.zeros((2, 2), np.uint8))], "2 dimensions is not carried"),
         (np.array(["a"]), "send text as str"),
         (np.array([b"a"]), "send text as str"),
         (np.array(["2020-01-01"], "datetime64[D]"), "datetime64"),
-        (np.zeros(2, [("a", "f4")]), "are not carried"),
+        (np.zeros(2, [("a", "f4")]), "send each field as an array"),
         (np.zeros((1,) * (RANK_MAX + 1)), "rank 9; at most 8"),
         ([np.zeros(2)], "give it a name of its own"),
         ({"a": np.zeros(2)}, "give it a name of its own"),
@@ -263,8 +281,13 @@ def test_torch_tensors_that_ask_for_gradients_or_are_lazy_conjugates_are_carried
 @pytest.mark.torch
 def test_torch_tensors_without_plain_bytes_are_refused() -> None:
     torch = pytest.importorskip("torch")
-    for tensor in (torch.empty(2, device="meta"), torch.eye(2).to_sparse(), torch.zeros(2, dtype=torch.float8_e5m2)):
-        with pytest.raises(InvalidInput, match="torch tensor"):
+    for tensor, said in (
+        (torch.empty(2, device="meta"), "torch tensor"),
+        (torch.eye(2).to_sparse(), "layout torch.sparse_coo is not carried: send .to_dense"),
+        (torch.zeros(2, dtype=torch.float8_e5m2), "torch.float8_e5m2 is not carried"),
+        (torch.zeros(2).as_subclass(type("Metres", (torch.Tensor,), {})), "Metres is not carried: what it adds"),
+    ):
+        with pytest.raises(InvalidInput, match=said):
             split_values({"x": tensor})
     with pytest.raises(InvalidInput, match="name of its own"):
         split_values({"x": [torch.zeros(2)]})

@@ -7,12 +7,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from huterox_wire.arrays import DTYPE_OF_NAME
 from huterox_wire.header import Buffer, pack_header
 from huterox_wire.kinds import Flag, Kind
 from huterox_wire.limits import DEPTH_MAX, NAME_NBYTES_MAX
 from huterox_wire.message import align, decode, encode, slice_tensors
 from huterox_wire.meta import CallMeta, decode_call, encode_meta
-from huterox_wire.payload import DTYPE_OF_NAME, join_values, split_values
+from huterox_wire.payload import join_values, split_values
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=NAME_NBYTES_MAX)

@@ -14,11 +14,12 @@ import msgspec
 import pytest
 
 from huterox_wire import leases, meta, nodes
+from huterox_wire.arrays import DTYPE_OF_NAME
 from huterox_wire.errors import HuteroxError, InvalidInput
 from huterox_wire.header import Buffer, Header, pack_header
 from huterox_wire.kinds import Flag, Kind
 from huterox_wire.message import Message, decode, encode, slice_tensors
-from huterox_wire.payload import DTYPE_OF_NAME, join_values
+from huterox_wire.payload import join_values
 
 FOLDER = Path(__file__).parents[2] / "wire" / "vectors"
 LONG_NBYTES = 1 << 24

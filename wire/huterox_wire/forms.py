@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from huterox_wire.arrays import DTYPE_OF_NAME
 from huterox_wire.message import align
 from huterox_wire.meta import TensorSpec
-from huterox_wire.payload import DTYPE_OF_NAME
 
 FORMS_MAX: Final = 256
 """Numbers are 1 to this. 0 stands for none."""

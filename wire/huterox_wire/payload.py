@@ -1,40 +1,23 @@
 """Named values <-> meta fields and tensor bytes: what a call's arguments and results are on the wire.
 
-Arrays at the top level become tensors; bytes of some size too; everything else is plain msgpack. A torch tensor is
-taken through NumPy over the same bytes, bfloat16 as `ml_dtypes.bfloat16`. torch itself is never imported here.
+Arrays at the top level become tensors (`huterox_wire.arrays` tells which); bytes of some size too; everything else is
+plain msgpack.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import ml_dtypes
 import numpy as np
 
-from huterox_wire.dtypes import ITEM_NBYTES
+from huterox_wire.arrays import DTYPE_OF_NAME, NAME_OF_DTYPE, array_of, is_torch_tensor, wire_array
 from huterox_wire.errors import InvalidInput, TooLarge
 from huterox_wire.header import Buffer
 from huterox_wire.limits import BLOB_NBYTES_MIN, DEPTH_MAX, NAME_NBYTES_MAX, RANK_MAX, TENSORS_MAX
 from huterox_wire.meta import TensorSpec
 
-BFLOAT16: Final = np.dtype(ml_dtypes.bfloat16)
-_LONG: Final = "x87" if np.finfo(np.longdouble).nmant == 63 else "quad"
-
-DTYPE_OF_NAME: Final[dict[str, np.dtype[Any]]] = {
-    **{
-        name: np.dtype(name).newbyteorder("<")
-        for name in ITEM_NBYTES
-        if "longdouble" not in name and name not in ("bytes", "bfloat16")
-    },
-    "bfloat16": BFLOAT16,
-}
-if np.dtype(np.longdouble).itemsize == 16:
-    DTYPE_OF_NAME[f"longdouble-{_LONG}"] = np.dtype(np.longdouble)
-    DTYPE_OF_NAME[f"clongdouble-{_LONG}"] = np.dtype(np.clongdouble)
-NAME_OF_DTYPE: Final = {dtype: name for name, dtype in DTYPE_OF_NAME.items()}
-
 Values = Mapping[str, Any]
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+_NO_NUMBERS: Final = (np.datetime64, np.timedelta64, np.void)  # what item() gives of them is not all that they are
 
 
 def split_values(values: Values) -> tuple[dict[str, Any], list[TensorSpec], list[Buffer]]:
@@ -55,7 +38,7 @@ def split_values(values: Values) -> tuple[dict[str, Any], list[TensorSpec], list
             raise _bad_name(name)
         kind = type(value)
         if kind is np.ndarray:
-            add_array(name, value, specs, buffers)
+            _add_array(name, value, specs, buffers)
         elif kind in _PLAIN:
             params[name] = value
         else:
@@ -65,27 +48,18 @@ def split_values(values: Values) -> tuple[dict[str, Any], list[TensorSpec], list
     return params, specs, buffers
 
 
-def add_array(name: str, array: np.ndarray[Any, Any], specs: list[TensorSpec], buffers: list[Buffer]) -> None:
-    """Hot path. Append one array's description and its bytes. `name` is trusted: 1 to NAME_NBYTES_MAX characters."""
-    dtype_name = NAME_OF_DTYPE.get(array.dtype)
-    if dtype_name is None or array.ndim > RANK_MAX:
-        array, dtype_name = _foreign_array(name, array)
-    specs.append(TensorSpec(name, dtype_name, list(array.shape)))
-    if not array.flags.c_contiguous:
-        array = np.ascontiguousarray(array)
+def _add_array(name: str, array: np.ndarray[Any, Any], specs: list[TensorSpec], buffers: list[Buffer]) -> None:
+    """Hot path. Append one array's description and its bytes."""
+    try:
+        dtype_name = NAME_OF_DTYPE.get(array.dtype)
+    except TypeError:  # a dtype that has no hash
+        dtype_name = None
+    shape = list(array.shape)
+    if dtype_name is None or len(shape) > RANK_MAX or not array.flags.c_contiguous:
+        array, dtype_name = wire_array(name, array)
+    specs.append(TensorSpec(name, dtype_name, shape))
     # reshape(-1).view also takes what memoryview.cast refuses: bfloat16, zero sizes and zero dimensions.
     buffers.append(array.reshape(-1).view(np.uint8).data)
-
-
-def _foreign_array(name: str, array: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], str]:
-    if array.ndim > RANK_MAX:
-        raise InvalidInput(f"{name!r}: an array of rank {array.ndim}; at most {RANK_MAX}", limit=RANK_MAX)
-    little = array.dtype.newbyteorder("<")
-    dtype_name = NAME_OF_DTYPE.get(little)
-    if dtype_name is None:
-        hint = " (send text as str or a list of str)" if array.dtype.kind in "USO" else ""
-        raise InvalidInput(f"{name!r}: arrays of dtype {array.dtype} are not carried{hint}", dtype=str(array.dtype))
-    return array.astype(little), dtype_name
 
 
 def _bad_name(name: Any) -> InvalidInput:
@@ -95,19 +69,26 @@ def _bad_name(name: Any) -> InvalidInput:
 
 
 def _add_other(name: str, value: Any, params: dict[str, Any], specs: list[TensorSpec], buffers: list[Buffer]) -> None:
-    if isinstance(value, np.ndarray) or (isinstance(value, np.generic) and not isinstance(value, str | bytes)):
-        add_array(name, np.asarray(value), specs, buffers)
-    elif isinstance(value, bytes | bytearray | memoryview):
-        data = value if type(value) is bytes else bytes(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        data = value if type(value) is bytes else _bytes_of(name, value)
         if len(data) < BLOB_NBYTES_MIN:
             params[name] = data
         else:
             specs.append(TensorSpec(name, "bytes", [len(data)]))
             buffers.append(data)
-    elif _is_torch_tensor(value):
-        add_array(name, array_of_torch(value), specs, buffers)
+    elif (array := array_of(name, value)) is not None:
+        _add_array(name, array, specs, buffers)
     else:
         params[name] = plain(name, value)
+
+
+def _bytes_of(name: str, value: bytes | bytearray | memoryview) -> bytes:
+    if isinstance(value, memoryview) and (value.format not in ("B", "b", "c") or value.ndim != 1):
+        raise InvalidInput(
+            f"{name!r}: a memoryview of format {value.format!r} and {value.ndim} dimensions is not carried:"
+            " send numpy.asarray(...) of it, or .tobytes()"
+        )
+    return bytes(value)
 
 
 def plain(name: str, value: Any, depth: int = 1) -> Any:
@@ -129,13 +110,15 @@ def plain(name: str, value: Any, depth: int = 1) -> Any:
         return {key: plain(name, item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(name, item, depth + 1) for item in value]
-    if isinstance(value, np.generic) and isinstance(value.item(), bool | int | float):
-        return value.item()
-    if isinstance(value, str | int | float):  # subclasses: enums, numpy.str_
+    if isinstance(value, np.generic) and not isinstance(value, _NO_NUMBERS):
+        item = value.item()
+        if type(item) in _PLAIN or type(item) is bytes:
+            return item
+    elif isinstance(value, str | int | float):  # subclasses: enums
         return str.__str__(value) if isinstance(value, str) else int(value) if isinstance(value, int) else float(value)
     if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    if isinstance(value, np.ndarray) or _is_torch_tensor(value):
+        return _bytes_of(name, value)
+    if isinstance(value, np.ndarray) or is_torch_tensor(value):
         raise InvalidInput(f"{name!r}: an array inside a list or map is not carried; give it a name of its own")
     raise InvalidInput(f"{name!r}: a value of type {type(value).__name__} is not carried")
 
@@ -167,22 +150,3 @@ def array_from(spec: TensorSpec, tensor: Buffer) -> Any:
         return np.ndarray(spec.shape, dtype, tensor)
     except ValueError as exc:  # a zero among huge dimensions: no bytes, and yet too big to index
         raise InvalidInput(f"{spec.name!r}: shape {spec.shape} cannot be indexed: {exc}") from exc
-
-
-def array_of_torch(tensor: Any) -> np.ndarray[Any, Any]:
-    """A NumPy array over a torch tensor's bytes; tensors of other devices are copied to the host."""
-    import torch
-
-    try:
-        tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
-        if tensor.dtype is torch.bfloat16:
-            array: np.ndarray[Any, Any] = tensor.view(torch.uint16).numpy().view(BFLOAT16)
-            return array
-        return np.asarray(tensor.numpy())
-    except (TypeError, RuntimeError) as exc:
-        raise InvalidInput(f"a torch tensor of {tensor.dtype} is not carried: {exc}") from exc
-
-
-def _is_torch_tensor(value: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)

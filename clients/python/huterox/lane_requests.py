@@ -13,7 +13,6 @@ goes elsewhere.
 import struct
 from collections.abc import Mapping, Sequence
 from math import inf, prod
-from sys import modules
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +25,7 @@ from huterox.memory import dtype_of
 from huterox_shm.errors import LaneDead, LaneFull, LaneTooSmall
 from huterox_shm.lane import DEFINES, INDIRECT, OPEN, STATE, STREAM, CallerEnd
 from huterox_shm.slab import SMALL_NBYTES_MAX
+from huterox_wire.arrays import array_of
 from huterox_wire.errors import Busy, InvalidInput
 from huterox_wire.forms import FORMS_MAX, Form, SentForms
 from huterox_wire.header import HEADER_NBYTES, pack_header
@@ -33,7 +33,7 @@ from huterox_wire.kinds import Flag, Kind
 from huterox_wire.limits import BLOB_NBYTES_MIN, BUDGET_US_MAX
 from huterox_wire.message import Message, align, check_message_nbytes, decode, packed_nbytes, slice_tensors
 from huterox_wire.meta import CallMeta, TensorSpec, decode_call, encode_meta
-from huterox_wire.payload import array_of_torch, split_values
+from huterox_wire.payload import split_values
 
 _REFERENCE: Final = struct.Struct("<QQ")
 _CONSTANTS: Final = frozenset({type(None), bool, int})
@@ -170,9 +170,9 @@ class LaneRequests:
         check_method(method)
         flags = 0 if call.parts is None else STREAM
         try:
-            inputs = {name: _plain_array(value) for name, value in inputs.items()}
+            inputs = {name: _plain_array(name, value) for name, value in inputs.items()}
             key = _key_of(method, inputs)
-            form = None if key is None else self._form(key) or self._new_form(key, method, inputs)
+            form = None if key is None else self._form_of(key, method, inputs)
             if form is None:
                 self._publish_whole(call, method, inputs, flags, timeout_s, now_s)
                 return
@@ -231,6 +231,13 @@ class LaneRequests:
         for index, (offset, tensor) in enumerate(zip(places, form.tensors, strict=True)):
             _REFERENCE.pack_into(end.writable, table + index * _REFERENCE.size, offset, tensor[4])
         return table, (table, *places), INDIRECT
+
+    def _form_of(self, key: tuple[Any, ...], method: str, inputs: Mapping[str, Any]) -> Form | None:
+        try:
+            form = self._form(key)
+        except TypeError:  # a dtype that has no hash: it is not carried
+            return None
+        return form or self._new_form(key, method, inputs)
 
     def _new_form(self, key: tuple[Any, ...], method: str, inputs: Mapping[str, Any]) -> Form | None:
         """A form for a new key. Plain values may be others in every call: they get one when they come again."""
@@ -328,8 +335,6 @@ class LaneRequests:
             InvalidInput: no such array can be.
         """
         dtype = dtype_of(dtype)
-        if dtype.hasobject:
-            raise InvalidInput("an array of objects cannot be sent")
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         if any(dimension < 0 for dimension in shape):
             raise InvalidInput(f"a shape has no negative sizes, got {list(shape)}")
@@ -384,17 +389,13 @@ def _split(frame: bytes) -> Request:
     return bytes(message.meta), list(slice_tensors(message, [spec.nbytes for spec in specs]))
 
 
-def _plain_array(value: Any) -> Any:
-    """An input as a plain NumPy array where it is a kind of array; anything else as it is."""
+def _plain_array(name: str, value: Any) -> Any:
+    """An input as a plain NumPy array where it is a kind of array; anything else as it is. Raises InvalidInput."""
     kind = type(value)
     if kind is _ndarray or kind in _CONSTANTS or kind is str:
         return value
-    if isinstance(value, _ndarray):
-        return np.asarray(value)
-    torch = modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        return array_of_torch(value)
-    return value
+    array = array_of(name, value)
+    return value if array is None else array
 
 
 def _is_tensor(value: Any) -> bool:

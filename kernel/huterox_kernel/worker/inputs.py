@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from huterox_kernel.worker.runtimes.base import LoadError
+from huterox_wire.arrays import BFLOAT16
 from huterox_wire.dtypes import ITEM_NBYTES
 from huterox_wire.errors import InvalidInput
 from huterox_wire.meta import TensorSpec
 from huterox_wire.nodes import InputSpec
-from huterox_wire.payload import BFLOAT16
 
 _new_array = np.ndarray
 _uint8 = np.dtype(np.uint8)

@@ -20,8 +20,8 @@ import numpy as np
 from huterox_kernel.worker.inputs import tensor_at
 from huterox_shm.errors import ShmError
 from huterox_shm.lane import ContainerEnd
+from huterox_wire.arrays import DTYPE_OF_NAME, name_of_dtype
 from huterox_wire.errors import InvalidInput
-from huterox_wire.payload import DTYPE_OF_NAME
 
 _UNSEEN: Final = 3  # references to a block that the model has let go of: the table's, the local variable, getrefcount's
 _uint8 = np.dtype(np.uint8)
@@ -55,7 +55,8 @@ class Outputs:
         name = str(dtype).removeprefix("torch.") if is_torch else dtype
         real = DTYPE_OF_NAME[name] if isinstance(name, str) and name in DTYPE_OF_NAME else _dtype_of(name)
         nbytes = prod(shape) * real.itemsize
-        if real.hasobject or min(shape, default=0) < 0:
+        name_of_dtype("allocate", real)
+        if min(shape, default=0) < 0:
             raise InvalidInput(f"no array of {real} and shape {list(shape)} can lie in a lane")
         try:
             offset = self._lane.claim(nbytes) if nbytes else 0
@@ -118,6 +119,6 @@ class Outputs:
 def _dtype_of(dtype: Any) -> np.dtype[Any]:
     try:
         real: np.dtype[Any] = np.dtype(dtype)
-    except TypeError as exc:
+    except (TypeError, ValueError) as exc:
         raise InvalidInput(f"{dtype!r} is no dtype that can lie in a lane") from exc
     return real

@@ -12,13 +12,13 @@ from typing import Any, Final, NamedTuple
 from huterox_kernel.worker.inputs import Expected, RequestBytes, array_at, bytes_at, tensor_at
 from huterox_kernel.worker.runtimes.base import Method, Model
 from huterox_shm.lane import ContainerEnd
+from huterox_wire.arrays import DTYPE_OF_NAME
 from huterox_wire.errors import HuteroxError, InvalidInput
 from huterox_wire.forms import FORMS_MAX
 from huterox_wire.header import HEADER_NBYTES, unpack_header
 from huterox_wire.kinds import Flag, Kind
 from huterox_wire.message import align, decode, slice_tensors
 from huterox_wire.meta import CallMeta, TensorSpec, decode_call
-from huterox_wire.payload import DTYPE_OF_NAME
 
 PLANS_MAX: Final = 256
 """Metas remembered of one lane; one more, and they are collected anew."""

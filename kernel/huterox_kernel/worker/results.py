@@ -6,18 +6,18 @@ caller who is told each form once its number and the arrays to write through (se
 bounded.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from huterox_kernel.worker.tracebacks import model_error
+from huterox_wire.arrays import NAME_OF_DTYPE, is_plain_tensor
 from huterox_wire.errors import CallerError, ModelError, TooLarge
 from huterox_wire.header import HEADER_NBYTES, Buffer
 from huterox_wire.message import align, check_message_nbytes, packed_nbytes
 from huterox_wire.meta import ReplyMeta, TensorSpec, encode_meta
-from huterox_wire.payload import NAME_OF_DTYPE, split_values
+from huterox_wire.payload import split_values
 
 LAYOUTS_MAX: Final = 256
 """Layouts remembered; one more, and they are collected anew."""
@@ -102,21 +102,13 @@ def key_of(result: Any) -> tuple[Any, ...] | None:
     if kind is _ndarray:
         return (result.dtype, result.shape)
     if kind is not dict:
-        return (result.dtype, result.shape) if _is_plain_tensor(result) else None
+        return (result.dtype, result.shape) if is_plain_tensor(result) else None
     key: list[Any] = []
     for name, value in result.items():
-        if type(value) is not _ndarray and not _is_plain_tensor(value):
+        if type(value) is not _ndarray and not is_plain_tensor(value):
             return None
         key += (name, value.dtype, value.shape)
     return tuple(key)
-
-
-def _is_plain_tensor(value: Any) -> bool:
-    """Of a sparse or nested tensor dtype and shape do not tell the form, and asking may raise."""
-    torch = sys.modules.get("torch")
-    if torch is None or type(value) is not torch.Tensor:
-        return False
-    return value.layout is torch.strided and not value.is_nested
 
 
 class Layouts:

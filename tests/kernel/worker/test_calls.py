@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from huterox_shm.lane import ERROR
+from huterox_wire.arrays import DTYPE_OF_NAME
 from huterox_wire.errors import (
     HuteroxError,
     InvalidInput,
@@ -17,7 +18,6 @@ from huterox_wire.header import HEADER_NBYTES, pack_header
 from huterox_wire.kinds import Flag, Kind
 from huterox_wire.meta import CallMeta, TensorSpec
 from huterox_wire.nodes import InputSpec
-from huterox_wire.payload import DTYPE_OF_NAME
 
 from .conftest import Bench, packed
 

@@ -11,11 +11,11 @@ from huterox.core import Limits
 from huterox.lane_core import LaneCall, LaneCore
 from huterox_kernel.worker import answers
 from huterox_shm.lane import CALL, DEFINES, ERROR, INDIRECT, PART, REPLY
+from huterox_wire.arrays import DTYPE_OF_NAME
 from huterox_wire.errors import Busy, HuteroxError, InvalidInput, ModelError, NotFound
 from huterox_wire.message import decode
 from huterox_wire.meta import CallMeta, TensorSpec, decode_error, encode_meta
 from huterox_wire.nodes import InputSpec
-from huterox_wire.payload import DTYPE_OF_NAME
 
 from .conftest import Bench
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 
 from huterox.cli.render import nbytes_text
+from huterox_wire.arrays import BFLOAT16, NAME_OF_DTYPE
 from huterox_wire.errors import InvalidInput
-from huterox_wire.payload import BFLOAT16, NAME_OF_DTYPE
 
 _SHOWN_MAX: Final = 16  # elements of an array that are printed as they are
 _INDENT: Final = "\n  "
