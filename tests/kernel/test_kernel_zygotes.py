@@ -266,6 +266,27 @@ def test_a_learned_module_that_hangs_does_not_hold_up_a_restart(
     assert uses(B, "looping") == {"looping": False}
 
 
+def test_workers_of_one_zygote_share_no_random_numbers_and_none_ends_what_is_the_others(
+    switchboard: Switchboard, environment: Environment, uses: Uses
+) -> None:
+    environment.install("generators", (Path(__file__).parent / "libraries" / "generators.py").read_text())
+    start(switchboard)
+    uses(A, "generators")
+    settle(switchboard, environment, "generators")
+    for container in (B, C):
+        assert uses(container, "generators") == {"generators": True}
+    one, other = switchboard.result(B, "draw"), switchboard.result(C, "draw")
+    assert one["folder"] == other["folder"]
+    try:
+        assert [name for name, value in one["drawn"].items() if other["drawn"][name] == value] == []
+        assert one["fixed"] == other["fixed"] == switchboard.result(A, "draw")["fixed"]
+        switchboard.tell_close(B)
+        switchboard.event(B, "gone")
+        assert switchboard.result(C, "draw")["is_there"]
+    finally:
+        Path(one["folder"]).rmdir()
+
+
 def test_what_lies_beside_a_model_is_not_preloaded_and_wins_over_what_is(
     switchboard: Switchboard, environment: Environment, uses: Uses
 ) -> None:

@@ -5,14 +5,13 @@ import faulthandler
 import fcntl
 import gc
 import os
-import random
 import signal
 import sys
 from typing import Final, NoReturn
 
 from huterox_kernel.descriptors import raise_descriptor_limit
 from huterox_kernel.prctl import die_with_parent, set_process_name
-from huterox_kernel.worker import forks
+from huterox_kernel.worker import forks, inherited
 from huterox_kernel.worker.control import ForkOrder
 from huterox_kernel.worker.main import serve
 
@@ -29,7 +28,7 @@ def become_worker(order: ForkOrder, control: int, log: int, zygote_pid: int, tak
         signal.signal(number, signal.SIG_DFL)
     set_process_name(f"hx:{order.model}")
     faulthandler.enable(2)
-    _reseed()
+    inherited.renew()
     gc.enable()
     forks.guard()
     _leave(serve(CONTROL_DESCRIPTOR, taken_s))
@@ -65,12 +64,3 @@ def _above(descriptor: int) -> int:
     if descriptor > CONTROL_DESCRIPTOR:
         return descriptor
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, CONTROL_DESCRIPTOR + 1)
-
-
-def _reseed() -> None:
-    """Or every worker of one zygote would draw the same random numbers."""
-    random.seed()
-    if (numpy_random := sys.modules.get("numpy.random")) is not None:  # asking numpy for it would import it
-        numpy_random.seed()
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.default_generator.seed()

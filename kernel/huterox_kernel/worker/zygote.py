@@ -21,7 +21,7 @@ import time
 from typing import Final, NamedTuple, NoReturn
 
 from huterox_kernel.prctl import die_with_parent, set_process_name
-from huterox_kernel.worker import control
+from huterox_kernel.worker import control, inherited
 from huterox_kernel.worker.fitness import State, bounded_memory, fork_fails, unfit_since
 
 TRIAL_S: Final = 0.002
@@ -54,6 +54,7 @@ def main(argv: list[str]) -> int:
     die_with_parent(arguments.parent_pid)
     set_process_name("hx:zygote")
     gc.disable()  # what is imported here lives for ever, and a collection would touch pages that are to stay shared
+    inherited.watch()
     sock = socket.socket(fileno=arguments.descriptor)
     imports = Imports(sock)
     imports.configured(arguments.modules)
@@ -61,6 +62,7 @@ def main(argv: list[str]) -> int:
 
     imports.learned(arguments.learned)
     imports.finish()
+    inherited.settle()
     gc.disable()  # once more: a module may have switched it on
     gc.collect()
     gc.freeze()

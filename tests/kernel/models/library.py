@@ -22,5 +22,8 @@ class Uses:
     def whose(self) -> list[str]:
         return [str(getattr(module, "WHOSE", "")) for module in self._modules]
 
+    def draw(self) -> Any:
+        return self._modules[0].draw()
+
     def has(self, module: str) -> bool:
         return module in sys.modules
