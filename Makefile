@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
+# Every process of the tests would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: env demo test check fix bench clean
+.PHONY: env demo test check soak fix bench clean
 
 env: $(VENV)/.installed
 
@@ -20,15 +22,19 @@ demo: env
 
 # First what can share the machine, module by module on every core; then what needs it for itself.
 test: env
-	$(BIN)/python -m pytest --benchmark-disable -n logical --maxprocesses 8 --dist loadscope -m "not alone and not gpu"
-	$(BIN)/python -m pytest --benchmark-disable -m "alone and not gpu"
+	$(BIN)/python -m pytest --benchmark-disable -n logical --maxprocesses 8 --dist loadscope -m "not alone and not gpu and not soak"
+	$(BIN)/python -m pytest --benchmark-disable -m "alone and not gpu and not soak"
 
 check: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --benchmark-disable -q -n logical --maxprocesses 8 --dist loadscope \
-		-m "not system and not torch and not gpu"
+		-m "not system and not torch and not gpu and not soak"
+
+# Long rounds, about an hour on two cores. HUTEROX_TEST_SEED=N has them take other ways.
+soak: env
+	$(BIN)/python -m pytest --benchmark-disable -m "soak and not gpu"
 
 fix: env
 	$(BIN)/ruff format .

@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed,
 
 import numpy as np
 import pytest
+from tests.rounds import seeds
 
 import huterox
 from huterox.client import Client
@@ -203,7 +204,7 @@ def test_a_stream_and_calls_of_the_same_thread_interleave(service):
         assert service(x=part["index"]) == {"x": part["index"]}
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(1, 50))
 def test_a_storm_of_everything_at_once_leaves_no_call_without_its_end(double, seed):
     with Client(double.endpoint, timeout=WAIT_S, limits=Limits(in_flight_max=200)) as client:
         service = client.service("echo")

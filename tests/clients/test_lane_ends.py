@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tests.clients.containers import WAIT_S, ContainerDouble
 from tests.clients.lanes import calls_under_way, eventually
+from tests.rounds import seeds
 
 import huterox
 from huterox.core import Limits
@@ -415,7 +416,7 @@ def test_nonsense_in_the_ring_ends_the_lane_and_no_call_stays_without_its_end(be
         bench.call(x=1)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20, 100))
 def test_whatever_the_other_side_writes_every_call_ends_and_nothing_else_breaks(make_bench, seed):
     """The container's half of the memory is filled with noise while calls are in flight."""
     chance = np.random.default_rng(seed)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tests.clients.containers import MIB, WAIT_S
 from tests.clients.lanes import eventually
+from tests.rounds import seeds
 
 import huterox
 from huterox.core import Limits
@@ -303,7 +304,7 @@ def test_a_stream_for_which_there_is_no_room_waits_for_it(open_lane):
 # --- everything at once -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3, 50))
 def test_a_storm_of_everything_at_once_leaves_no_call_without_its_end(open_lane, seed):
     lane, container = open_lane(half_nbytes=4 * MIB, ring_entries=256)
 

@@ -1,6 +1,5 @@
 """A switchboard and a kernel without anybody who would start them again: the tests kill them, and start them."""
 
-import os
 import signal
 import subprocess
 import time
@@ -123,8 +122,3 @@ def container_of(client: huterox.Client, service: str) -> dict[str, Any]:
     """The row of the one living container that serves this service of the default tenant."""
     (row,) = [row for row in client.containers() if f"default/{service}" in row["services"]]
     return row
-
-
-def rounds(name: str, default: int) -> int:
-    """How often: what the environment says, else the default."""
-    return int(os.environ.get(name, default))

@@ -1,6 +1,6 @@
 """Callers, containers and kernels are killed at random instants, over and over; then nothing is left of them.
 
-`HUTEROX_KILL_ROUNDS` says how often, `HUTEROX_KILL_SEED` repeats a run.
+`HUTEROX_KILL_ROUNDS` says how often under `make soak`.
 """
 
 import os
@@ -14,15 +14,14 @@ from typing import Any, NamedTuple
 import pytest
 from tests.fault import census
 from tests.fault.crew import Crew, Worker
-from tests.fault.site import Site, container_of, deploy, rounds
+from tests.fault.site import Site, container_of, deploy
+from tests.rounds import SEED, rounds
 from tests.system.platform import eventually
 
 import huterox
 
-pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(300)]
 
-ROUNDS = rounds("HUTEROX_KILL_ROUNDS", 20)
-SEED = rounds("HUTEROX_KILL_SEED", int(time.time()))
 SERVICES = ("first", "second")
 READER = "huterox-reader"
 NOTICED_S = 1.0
@@ -87,8 +86,9 @@ class Killer:
                 self._own.start("kernel")
 
 
+@pytest.mark.parametrize("kills", rounds("HUTEROX_KILL_ROUNDS", 6, 200))
 def test_nothing_is_left_of_what_was_killed_and_nobody_hangs(
-    own: Site, callers: Crew, tell: Callable[[str], None]
+    own: Site, callers: Crew, tell: Callable[[str], None], kills: int
 ) -> None:
     luck = random.Random(SEED)
     with own.client(lanes=False) as client:
@@ -105,7 +105,7 @@ def test_nothing_is_left_of_what_was_killed_and_nobody_hangs(
         at_start = killer.witness.ask("pause")
         killer.witness.ask("go")
         started_s = time.monotonic()
-        for _ in range(ROUNDS):
+        for _ in range(kills):
             time.sleep(luck.uniform(0.0, 0.5))
             killer.kill_one()
             in_full_swing([killer.witness, *killer.victims])
@@ -128,7 +128,7 @@ def test_nothing_is_left_of_what_was_killed_and_nobody_hangs(
     assert len(at_end["threads"]) - readers == len(at_start["threads"]) - at_start["threads"].count(READER)
     endings = sum((Counter(report["counts"]) for report in last), Counter[str]())
     tell(
-        f"{ROUNDS} kills in {took_s:.0f} s (seed {SEED}): {dict(killer.killed)}; calls of survivors: {dict(endings)};"
+        f"{kills} kills in {took_s:.0f} s (seed {SEED}): {dict(killer.killed)}; calls of survivors: {dict(endings)};"
         f" the last to notice took {slowest_s * 1000:.0f} ms; before and after: {after.processes} processes,"
         f" descriptors {after.descriptors}, {after.segments} segments; caller: {at_start['descriptors']} descriptors,"
         f" {at_end['descriptors']} after; Shmem {shmem_kb} kB, {after_kb} kB after"

@@ -11,11 +11,11 @@ import pytest
 from tests.fault import census
 from tests.fault.crew import Crew
 from tests.fault.site import Site, container_of, deploy, reach
+from tests.rounds import rounds
 from tests.system.platform import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(300)]
 
-EVICTIONS = 6
 NAP_S = 0.8
 HEARTBEAT_S = 0.5
 SLACK_S = 1.5
@@ -24,14 +24,15 @@ SLACK_S = 1.5
 X = np.zeros(256, np.float32)
 
 
+@pytest.mark.parametrize("evictions", rounds("HUTEROX_EVICTIONS", 4, 400))
 def test_no_call_is_lost_when_a_container_is_evicted_over_and_over(
-    own: Site, callers: Crew, tell: Callable[[str], None]
+    own: Site, callers: Crew, tell: Callable[[str], None], evictions: int
 ) -> None:
     with own.client(lanes=False) as client:
         deploy(client, "moving")
         crew = [callers.caller("moving") for _ in range(3)]
         pids = []
-        for _ in range(EVICTIONS):
+        for _ in range(evictions):
             before = [caller.ask("report")["by_lane"] for caller in crew]
             for caller, count in zip(crew, before, strict=True):
                 eventually(lambda caller=caller, count=count: caller.ask("report")["by_lane"] > count + 20, 30.0)
@@ -40,12 +41,12 @@ def test_no_call_is_lost_when_a_container_is_evicted_over_and_over(
             client.evict(row["id"])
             eventually(lambda: not census.is_alive(pids[-1]))
         reports = [caller.stop() for caller in crew]
-        assert len(set(pids)) == EVICTIONS
+        assert len(set(pids)) == evictions
         assert [error for report in reports for error in report["errors"]] == []
         assert [set(report["counts"]) for report in reports] == [{"ok"}] * len(crew)
         drained = [event for event in client.events() if event["kind"] == "crash"]
         assert drained == []
-    tell(f"{EVICTIONS} evictions under {sum(report['counts']['ok'] for report in reports)} calls, none lost")
+    tell(f"{evictions} evictions under {sum(report['counts']['ok'] for report in reports)} calls, none lost")
 
 
 def test_a_shootdown_lasts_as_long_as_the_longest_call_and_a_heartbeat(own: Site) -> None:

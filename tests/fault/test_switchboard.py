@@ -7,16 +7,17 @@ import pytest
 from tests.fault import census
 from tests.fault.crew import Crew
 from tests.fault.site import Site, container_of, deploy, reach
+from tests.rounds import rounds
 from tests.system.platform import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(300)]
 
-ROUNDS = 3
 ABSENT_S = 1.5
 
 
+@pytest.mark.parametrize("kills", rounds("HUTEROX_SWITCHBOARD_KILLS", 1, 50))
 def test_lanes_go_on_while_the_switchboard_is_killed_over_and_over(
-    own: Site, callers: Crew, tell: Callable[[str], None]
+    own: Site, callers: Crew, tell: Callable[[str], None], kills: int
 ) -> None:
     with own.client(lanes=False) as client:
         deploy(client, "steady")
@@ -27,7 +28,7 @@ def test_lanes_go_on_while_the_switchboard_is_killed_over_and_over(
         changes = [caller.ask("report")["path_changes"] for caller in crew]
         kernel = own.pid("kernel")
         before = census.descriptor_count(kernel)
-        for _ in range(ROUNDS):
+        for _ in range(kills):
             own.kill("connector")
             without = [caller.ask("report")["by_lane"] for caller in crew]
             time.sleep(ABSENT_S)
@@ -47,4 +48,4 @@ def test_lanes_go_on_while_the_switchboard_is_killed_over_and_over(
         for report, count in zip(reports, changes, strict=True):
             assert set(report["counts"]) == {"ok"}, report["counts"]
             assert report["path_changes"] == count
-    tell(f"{ROUNDS} switchboards killed under {sum(report['counts']['ok'] for report in reports)} calls in lanes")
+    tell(f"{kills} switchboards killed under {sum(report['counts']['ok'] for report in reports)} calls in lanes")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from tests.rounds import seeds
 
 from huterox_shm.errors import LaneDead
 from huterox_shm.lane import DEAD
@@ -412,7 +413,7 @@ def test_doorbells_are_silent_once_a_lane_is_over(switchboard: Switchboard) -> N
     assert not select.select([caller.sock], [], [], 0)[0] or caller.has_ended(0.1)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(1, 50))
 def test_whatever_callers_do_the_sums_are_right_and_nothing_is_left(switchboard: Switchboard, seed: int) -> None:
     chance = random.Random(seed)
     process = switchboard.start()

@@ -10,6 +10,7 @@ import sys
 import pytest
 from tests.conformance.lane.lanes import check_slab, lane_of
 from tests.conformance.lane.liars import OVER, HonestCaller, HonestContainer
+from tests.rounds import seeds
 from tests.shm.conftest import SMALL
 
 from huterox_shm.errors import LaneDead
@@ -127,7 +128,7 @@ while True:
 LANES = 8
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(2, 50))
 def test_ends_survive_a_third_process_that_scribbles_while_they_read(no_descriptor_leaks, seed):
     """What an end has checked is what it uses, whatever stands in the ring by then."""
     given = [create_lane(SMALL, 1) for _ in range(LANES)]

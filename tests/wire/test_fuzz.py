@@ -9,6 +9,7 @@ import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.rounds import seeds
 
 from huterox_wire import leases, meta, nodes
 from huterox_wire.errors import HuteroxError
@@ -93,7 +94,7 @@ def mutate(frames: list[bytes], rng: random.Random) -> list[bytes]:
     return frames
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", seeds(8, 60))
 def test_mutated_messages_are_taken_or_refused(seed: int) -> None:
     rng = random.Random(seed)
     taken = sum(receive(mutate(rng.choice(MESSAGES), rng)) for _ in range(4000))

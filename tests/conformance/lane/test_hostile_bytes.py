@@ -8,6 +8,7 @@ import random
 import pytest
 from tests.conformance.lane.lanes import check_slab, make_memory_lane, make_segment_lane
 from tests.conformance.lane.liars import OVER, HonestCaller, HonestContainer, LyingCaller, LyingContainer
+from tests.rounds import seeds
 
 PAIRS = {"caller": (HonestCaller, LyingContainer), "container": (HonestContainer, LyingCaller)}
 STEPS = 60
@@ -66,14 +67,14 @@ def check_that_it_stays_over(honest, liar):
         assert untouched(before, honest.lane.memory, honest.places)
 
 
-@pytest.mark.parametrize("batch", range(10))
+@pytest.mark.parametrize("batch", seeds(6, 40))
 @pytest.mark.parametrize("who", PAIRS)
 def test_honest_end_survives_a_liar(who, batch):
     steps = [live(who, make_memory_lane, f"{batch}/{number}") for number in range(60)]
     assert sum(steps) > 60 * 15  # or the liars are too stupid to be of use
 
 
-@pytest.mark.parametrize("batch", range(4))
+@pytest.mark.parametrize("batch", seeds(4, 20))
 @pytest.mark.parametrize("who", PAIRS)
 def test_honest_end_of_a_real_lane_survives_a_liar(who, batch):
     for number in range(25):

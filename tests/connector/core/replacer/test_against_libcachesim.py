@@ -16,6 +16,7 @@ from random import Random
 import libcachesim
 import pytest
 from tests.connector.core.replacer.pool import TRACES, Pool, Trace
+from tests.rounds import seeds
 
 from huterox_connector.core.replacer import POLICIES
 
@@ -33,10 +34,10 @@ SIZES = (1, 1, 2, 3, 5)
 Size = Callable[[int], int]
 
 traces = pytest.mark.parametrize("trace", TRACES)
-seeds = pytest.mark.parametrize("seed", range(3))
+each_seed = pytest.mark.parametrize("seed", seeds(1, 10))
 
 
-@seeds
+@each_seed
 @traces
 @pytest.mark.parametrize("policy", REFERENCES)
 def test_equal_sizes_give_the_same_hits_and_misses(policy: str, trace: str, seed: int) -> None:
@@ -46,7 +47,7 @@ def test_equal_sizes_give_the_same_hits_and_misses(policy: str, trace: str, seed
         assert ours == reference(policy, slots, pages, lambda _: 1), f"{slots} slots"
 
 
-@seeds
+@each_seed
 @traces
 @pytest.mark.parametrize("policy", REFERENCES)
 def test_different_sizes_give_the_same_hits_and_misses(policy: str, trace: str, seed: int) -> None:
@@ -57,7 +58,7 @@ def test_different_sizes_give_the_same_hits_and_misses(policy: str, trace: str, 
         assert pool.requests(pages) == reference(policy, units, pages, size_of), f"{units} units"
 
 
-@seeds
+@each_seed
 @traces
 def test_s3fifo_gives_the_same_hits_and_misses(trace: str, seed: int) -> None:
     pages = TRACES[trace](Random(seed), LENGTH)
