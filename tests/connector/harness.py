@@ -10,6 +10,7 @@ from huterox_connector.core import events as happened
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.records import Container
 from huterox_connector.core.switchboard import Switchboard
+from huterox_connector.core.term import Term
 from huterox_connector.core.vectors import MIB
 from huterox_wire.header import pack_header
 from huterox_wire.kinds import Flag, Kind
@@ -40,7 +41,7 @@ class Harness:
         defaults = {"residency_min_s": 0.0, "residency_load_factor": 0.0, "hotter_factor": 0.0, "turn_after_s": 0.0}
         defaults["node_suspect_s"] = 1e9
         self.config = CoreConfig(**{**defaults, **config})
-        self.board = Switchboard(self.config, epoch=1, clock_offset_s=1000.0, started_s=0.0)
+        self.board = Switchboard(self.config, Term(1, mark=1, store="store1"), clock_offset_s=1000.0, started_s=0.0)
         self.handles: dict[str, int] = {}
         self.drains_at_once = True
         self._request_id = 1_000_000

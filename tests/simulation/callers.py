@@ -127,10 +127,25 @@ class Callers:
         if container is None or (container.state == "draining" and world.random.random() < 0.5):
             world.after(0.001, lambda: self.returned(kernel, sent, frames[1]))
             return
+        self._check_is_meant(container, sent)
         assert container.state in ("ready", "draining"), f"a call came to a container that is {container.state}"
         container.calls.add(sent)
         container.routed += 1
         world.after(world.random.expovariate(1 / 0.05), lambda: self._served(kernel, container, sent))
+
+    def _check_is_meant(self, container: SimContainer, sent: Sent) -> None:
+        """A call reaches no other service's container than those of the one that it was opened for."""
+        key = sent[0][CALLER], sent[1]
+        call = self._world.board.calls.get(*key)
+        assert call is not None
+        record, service = call.container, call.service
+        self._world.operator.check_handle(self.open[key].handle, service)
+        believed = record.spec.params["deployment"]
+        assert container.deployment == believed, f"{record.title} runs {container.deployment}, and not {believed}"
+        owner = self._world.board.registry.services.get(record.group.key[1])
+        made_for = owner.info["creation"] if owner is not None else ""
+        gone = record.group.key[1] and owner is None
+        assert gone or container.made_for == made_for, f"{record.title} was made for {container.made_for}"
 
     def returned(self, kernel: SimKernel, sent: Sent, nbytes: int = 0) -> None:
         """A kernel hands a call back: it was not begun."""

@@ -108,6 +108,9 @@ class Kernels:
             host_id=kernel.host_id,
             host_bytes_free=_host_free(free),
             devices=_devices_free(free),
+            epoch_seen=kernel.epoch,
+            store_seen=kernel.store,
+            mark_seen=kernel.mark,
         )
         known = set(board.registry.containers)
         kernel.credit = None
@@ -153,6 +156,8 @@ class Kernels:
             lanes=len(container.lanes),
             lane_calls=sum(lane.in_flight for lane in container.lanes),
             lane_usage=usage,
+            lane_services=list(dict.fromkeys(lane.handle for lane in container.lanes)),
+            revision=container.revision,
         )
 
     def _usage(self, container: SimContainer) -> list[LaneUsage]:
@@ -183,9 +188,11 @@ class Kernels:
                 size = Size(effect.meta.host_bytes // MIB, effect.meta.device_bytes // MIB)
                 kernel.unheard[effect.meta.container] = effect.meta.device, size
             return
+        if isinstance(effect.meta, CreateMeta | DrainMeta | CloseMeta):
+            assert effect.meta.epoch >= kernel.epoch, f"{kernel.name} ignores what is commanded in an old epoch"
         match effect.meta:
-            case RegisteredMeta(again=again):
-                kernel.registered = not again
+            case RegisteredMeta():
+                self._heard_of_registration(kernel, effect.meta)
             case CreateMeta():
                 self._create(kernel, effect.meta)
             case DrainMeta():
@@ -193,6 +200,15 @@ class Kernels:
             case CloseMeta():
                 world.lanes.check_close(effect.meta.container, kernel.containers.get(effect.meta.container))
                 self._close(kernel, effect.meta.container)
+
+    @staticmethod
+    def _heard_of_registration(kernel: SimKernel, meta: RegisteredMeta) -> None:
+        kernel.registered = kernel.registered and not meta.again
+        other = meta.epoch == kernel.epoch and kernel.mark not in (0, meta.mark)
+        if meta.epoch < kernel.epoch or other:
+            return  # it is told what was seen
+        kernel.epoch, kernel.store, kernel.mark = meta.epoch, meta.store, meta.mark
+        kernel.registered = not meta.again
 
     def _reserve(self, kernel: SimKernel, meta: CreateMeta) -> None:
         if kernel.credit is not None:
@@ -207,8 +223,20 @@ class Kernels:
         size = Size(max(1, int(declared.host_mb * share)), max(1, int(declared.gpu_mb * share)) if meta.device else 0)
         charged = Size(meta.host_bytes // MIB, meta.device_bytes // MIB)
         load_s = 0.01 + random.expovariate(1 / 0.3)
+        dedicated = world.board.registry.services.get(meta.service)
         container = SimContainer(
-            meta.container, spec.name, spec.version, meta.service, meta.device, size, charged, world.now_s, load_s
+            meta.container,
+            spec.name,
+            spec.version,
+            meta.service,
+            meta.device,
+            size,
+            charged,
+            world.now_s,
+            load_s,
+            meta.revision,
+            spec.params["deployment"],
+            dedicated.info["creation"] if dedicated is not None else "",
         )
         kernel.containers[container.id] = container
         if random.random() < 0.5:

@@ -103,8 +103,9 @@ class Lanes:
         container = world.board.registry.containers[order.container]
         assert container.state is State.READY, f"a lane of container {container.title} was asked for, {container.state}"
         assert container in service.group.ready
+        world.operator.check_handle(lease.handle, service)
         assert container.node.host_id == lease.host_id
-        assert (order.service, order.epoch) == (lease.handle, world.epoch)
+        assert (order.service, order.epoch) == (lease.handle, world.term.epoch)
         kernel = world.kernels.all.get(ask.kernel)
         if kernel is None or not kernel.alive:
             world.after(0.0, lambda: world.on(happened.KernelUnreachable(ask.kernel)))

@@ -9,10 +9,12 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from huterox_connector.core import books, placement, residency, victims
+from huterox_connector.core.adoption import Adoption
 from huterox_connector.core.calls import Calls
 from huterox_connector.core.claims import Claims
 from huterox_connector.core.faults import Faults
 from huterox_connector.core.guards import Guard, guard_of
+from huterox_connector.core.ids import IdSource
 from huterox_connector.core.leaving import Leaving
 from huterox_connector.core.lending import Lending
 from huterox_connector.core.lifecycle import State
@@ -22,6 +24,7 @@ from huterox_connector.core.nodes import Nodes
 from huterox_connector.core.reclaim import Reclaim
 from huterox_connector.core.records import Group, Usage
 from huterox_connector.core.residency import Residency
+from huterox_connector.core.term import Term
 from huterox_connector.core.usage import LaneUse
 from huterox_wire.header import REQUEST_ID
 from huterox_wire.nodes import HeartbeatMeta
@@ -134,5 +137,11 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "a lost CREATE is waited for": _does_nothing(Nodes, "_end_missing", ()),
     "a restart counts lanes again": _does_nothing(LaneUse, "restore"),
     "a deleted service's usage is forgotten": _does_nothing(Usage, "add"),
+    "a lost store begins its epochs anew": lambda: patch.object(Term, "is_behind", lambda *_: False),
+    "handles are numbered by each start alone": _around(IdSource, "__init__", lambda real, self, _: real(self, 1)),
+    "a name and a version prove what runs": lambda: patch.object(
+        Adoption, "_is_of", lambda _, model, report: model.spec.version == report.version
+    ),
+    "lanes of services that are no more go on": _does_nothing(Leaving, "end_lanes_of_strangers", ()),
     "a ready container is not watched": _does_nothing(Reclaim, "watch"),
 }

@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.shapes import draw_model, draw_service
 
 from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
+from huterox_connector.core.records import Service
 from huterox_wire.errors import Busy, Conflict, HuteroxError, InvalidInput, NotFound, Unavailable
-from huterox_wire.meta import AdminMeta, AdminReplyMeta, OpenMeta
+from huterox_wire.meta import AdminMeta, AdminReplyMeta, OpenedMeta, OpenMeta
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -34,10 +36,25 @@ class Operator:
         self.handles: list[int] = []
         self.tiers: dict[Title, str] = {}
         self._models: dict[Title, str] = {}  # of all services that were asked for
+        self._deployments = count(1)
+        self._creations = count(1)
+        self._opened: dict[int, str] = {}  # handle -> the creation of the service that it was opened for
         self.changing: Counter[Title] = Counter()  # changes of which nothing was heard yet, or never will be
 
     def switchboard_started(self) -> None:
         self._open.clear()
+
+    def store_changed(self) -> None:
+        """What was acknowledged has gone, or has come back: what the new switchboard knows holds from now on."""
+        services = self._world.board.registry.services
+        self.tiers = {(service.tenant, service.name): service.tier for service in services.values()}
+        self.handles.sort(key=lambda handle: handle not in services)  # old ones are tried, too, but less often
+
+    def check_handle(self, handle: int, service: Service) -> None:
+        """The switchboard takes a handle for this service."""
+        creation = service.info["creation"]
+        meant = self._opened.setdefault(handle, creation)
+        assert meant == creation, f"handle {handle} was opened for creation {meant}, and leads to {creation}"
 
     # Asking.
 
@@ -64,20 +81,26 @@ class Operator:
 
     def deploy(self, name: str, **more: Any) -> None:
         version = self.versions[name] = self.versions.get(name, 0) + 1
-        self.ask("deploy", model={**draw_model(self._world.random, name, version), **more})
+        params = {"deployment": next(self._deployments)}
+        self.ask("deploy", model={**draw_model(self._world.random, name, version), "params": params, **more})
 
     def create(self, name: str, model: str, **more: Any) -> None:
         drawn = {**draw_service(self._world.random), **more}
         title, key = (drawn["tenant"], name), (b"opener", self._world.request_id())
 
         self._models[title] = model
+        creation = str(next(self._creations))
+
+        def opened(meta: OpenedMeta) -> None:
+            self.handles.append(meta.handle)
+            self.check_handle(meta.handle, self._world.board.registry.services[meta.handle])
 
         def created(row: dict[str, Any]) -> None:
             self.tiers[title] = row["tier"]
-            self._open[key] = (lambda meta: self.handles.append(meta.handle)), ()
+            self._open[key] = opened, ()
             self._world.on(happened.OpenRequested(*key, OpenMeta(name, drawn["tenant"])))
 
-        self.ask("create", created, [title], name=name, model=model, **drawn)
+        self.ask("create", created, [title], name=name, model=model, info={"creation": creation}, **drawn)
 
     def delete(self, tenant: str, name: str) -> None:
         title = tenant, name

@@ -14,6 +14,7 @@ LEAVES_IN_S = 3.5
 def check_at_rest(world: "World") -> None:
     everything_has_ended(world)
     both_sides_agree(world)
+    lanes_are_of_living_services(world)
     nothing_is_left_behind(world)
 
 
@@ -40,6 +41,12 @@ def both_sides_agree(world: "World") -> None:
     for identity, kernel in living.items():
         known, there = set(registry.nodes[identity].containers), set(kernel.containers)
         assert known == there, f"{kernel.name} runs {there}, and is known to run {known}"
+
+
+def lanes_are_of_living_services(world: "World") -> None:
+    for lane in world.lanes.all:
+        known = lane.handle in world.board.registry.services
+        assert known or lane.container.state != "ready", f"a lane of {lane.handle} goes on, which is no more"
 
 
 def nothing_is_left_behind(world: "World") -> None:

@@ -34,6 +34,9 @@ class SimContainer:
     charged: Size
     started_s: float
     load_s: float
+    revision: str  # as CREATE named it
+    deployment: int  # which one it runs, as the world counts them
+    made_for: str  # the creation of the service that it is dedicated to; empty: shared
     state: str = "creating"
     pid: int = 0
     calls: set[tuple[bytes, int]] = field(default_factory=set)  # routed ones: route, request id
@@ -67,6 +70,9 @@ class SimKernel:
     alive: bool = True
     reachable: bool = True
     registered: bool = False
+    epoch: int = 0  # the newest that it was commanded in, and by whom
+    store: str = ""
+    mark: int = 0
     sick: bool = False
     foreign_mb: int = 0
     foreign_device_mb: dict[str, int] = field(default_factory=dict)

@@ -10,6 +10,7 @@ pytestmark = pytest.mark.timeout(600)
 EVENTS = """
     load ready evict reclaim move gone crash load_failed refused claim lend adopt tier lane.broken replica.refused
     node.registered node.lost node.twin node.sick node.drained node.resumed
+    epoch store.younger store.other
 """
 ENDS = """
     Busy Cancelled DeadlineExceeded ModelError ResourceInterrupt WorkerLost NotFound Unavailable Conflict
@@ -31,7 +32,7 @@ def test_every_invariant_holds_whatever_happens(played: list[Played]) -> None:
     assert not failures, f"{len(failures)} seeds failed; to replay them:\n{told(failures)}"
 
 
-@pytest.mark.parametrize("kind", (EVENTS + ENDS + OTHERS).split())
+@pytest.mark.parametrize("kind", [*(EVENTS + ENDS + OTHERS).split(), "store lost", "store rolled back"])
 def test_simulation_meets_what_it_should_meet(kind: str, played: list[Played]) -> None:
     """Otherwise the invariants would be checked on nothing."""
     assert sum(part.seen[kind] for part in played) > 0

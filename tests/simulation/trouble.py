@@ -36,7 +36,8 @@ class Trouble:
             self._kill_kernel: 0.8,
             self._start_twin: 0.3,
             self._cut_off: 0.8,
-            self._restart: 0.5,
+            self._delete_unheard: 1.2,
+            self._restart: 0.6,
         }
         self._things, self._weights = list(things), list(things.values())
 
@@ -159,6 +160,43 @@ class Trouble:
             kernel.reachable = False
             self._world.after(self._world.random.uniform(0.1, 2.5), lambda: setattr(kernel, "reachable", True))
 
+    def _delete_unheard(self) -> None:
+        """A service with a lane is deleted, and its kernel does not hear of it; the container has others to serve."""
+        world = self._world
+        services = world.board.registry.services
+        lanes = [
+            lane
+            for lane in world.lanes.all
+            if lane.kernel.reachable and lane.handle in services and len(services[lane.handle].group.services) > 1
+        ]
+        if lanes:
+            lane = world.random.choice(lanes)
+            lane.kernel.reachable = False
+            world.after(world.random.uniform(0.05, 0.5), lambda: setattr(lane.kernel, "reachable", True))
+            service = services[lane.handle]
+            world.operator.delete(service.tenant, service.name)
+
     def _restart(self) -> None:
-        self._world.seen["restart"] += 1
-        self._world.start_switchboard()
+        """And sometimes the store is not what it was."""
+        world = self._world
+        how = world.random.choices([None, "lost", "rolled back"], [6, 2.5, 1.5])[0]
+        if how == "lost":
+            world.disk.lose()
+        elif how == "rolled back":
+            world.disk.roll_back()
+        world.seen["restart"] += 1
+        world.start_switchboard()
+        if how is not None:
+            world.seen[f"store {how}"] += 1
+            world.operator.store_changed()
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """The operator deploys again what is gone, under names and versions of old, and makes services anew."""
+        world = self._world
+        operator, registry = world.operator, world.board.registry
+        for name in [name for name in operator.versions if name not in registry.models]:
+            operator.versions[name] = max(0, operator.versions[name] - world.random.choice([1, 1, 2]))
+            after_s = world.random.uniform(0.0, 0.4)
+            world.after(after_s, lambda name=name: operator.deploy(name))
+            world.after(after_s + 0.02, lambda name=name: operator.create(f"service{name[-1]}", name))

@@ -31,6 +31,7 @@ from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.switchboard import Switchboard
+from huterox_connector.core.term import Term
 
 TICK_S = 0.1
 UNCHECKED_MAX = 8
@@ -56,11 +57,12 @@ class World:
         self.clock = Clock(100.0)
         self.seen: Counter[str] = Counter()
         self.steps = 0
-        self.epoch = 0
+        self.starts = 0
         self._request_ids = count(1)
         self._unchecked = 0
         self._decided = False
         self.board: Switchboard
+        self.term: Term
         self.disk = Disk(self)
         self.callers = Callers(self)
         self.lanes = Lanes(self)
@@ -83,9 +85,10 @@ class World:
 
     def start_switchboard(self) -> None:
         """A new one, which knows what is on disk. Whoever waited for the old one gives up by himself."""
-        self.epoch += 1
-        before = self.board if self.epoch > 1 else None
-        self.board = Switchboard(self.config, self.epoch, clock_offset_s=1e9, started_s=self.now_s)
+        self.starts += 1
+        before = self.board if self.starts > 1 else None
+        self.term = self.disk.next_term()
+        self.board = Switchboard(self.config, self.term, clock_offset_s=1e9, started_s=self.now_s)
         self.board.restore(*self.disk.read(), [])
         if before is not None:
             self.ledger.restarted(before, self.board)

@@ -125,6 +125,41 @@ def test_switchboard_that_is_killed_finds_its_containers_again(own: Platform) ->
         assert service.call("who")["pid"] == pid
 
 
+def test_store_that_is_deleted_gives_nobody_anothers_model(own: Platform) -> None:
+    """The kernel has seen a newer epoch, runs what nobody knows any more, and a caller has a lane to it."""
+    with own.client(timeout=30.0) as client:
+        old = serve(client, "Echo", name="old")
+        pid = old.call("who")["pid"]
+        eventually(lambda: old.call("who") and old.path == "lane")
+        for store in own.folder.glob("huterox.db*"):
+            if store.suffix != ".lock":
+                store.unlink()
+        os.kill(own.pid_of("connector"), signal.SIGKILL)
+
+        def answers(verb: str, **args: Any) -> Any:
+            try:
+                return client.admin(verb, timeout=2.0, **args)
+            except huterox.HuteroxError:
+                return None
+
+        eventually(lambda: answers("models") == {"rows": [], "next": ""}, 20.0)
+        new = serve(client, "Slow", name="new")
+        assert new(seconds=0)["pid"] != pid
+        (event,) = [event for event in client.events() if event["kind"] == "store.younger"]
+        assert "lost or replaced" in event["reason"]
+        assert "lost or replaced" in client.nodes()[0]["note"]
+
+        def is_not_found() -> bool:
+            try:
+                return not old.call("who")
+            except huterox.NotFound:
+                return True
+
+        eventually(is_not_found, 20.0)
+        eventually(lambda: pid not in own.processes())
+        assert {row["model"] for row in client.containers()} == {"new"}
+
+
 def test_kernel_that_is_killed_takes_its_containers_along_and_a_new_one_serves(own: Platform) -> None:
     with own.client(timeout=30.0) as client:
         service = serve(client, "Slow")

@@ -18,6 +18,15 @@ HOST_ID_NBYTES_MAX: Final = 64
 DEVICE_ID_NBYTES_MAX: Final = 64
 """A device's id, counted in Unicode code points."""
 
+EPOCH_MAX: Final = 2**53
+"""A larger one is nobody's: the switchboard must be able to step beyond what a kernel has seen."""
+
+REVISION_NBYTES_MAX: Final = 64
+"""What tells one deployment of a model from another, counted in Unicode code points."""
+
+Epoch = Annotated[int, msgspec.Meta(ge=0, le=EPOCH_MAX)]
+Revision = Annotated[str, msgspec.Meta(max_length=REVISION_NBYTES_MAX)]
+
 ContainerState = Literal["creating", "ready", "draining", "swapped", "gone"]
 
 
@@ -118,6 +127,8 @@ class ContainerReport(Struct, omit_defaults=True):
     lanes: int = 0  # callers' lanes that are open
     lane_calls: int = 0  # calls that the worker has taken out of them and not answered yet
     lane_usage: list[LaneUsage] = field(default_factory=list)
+    lane_services: list[int] = field(default_factory=list)  # whose callers have lanes open, each once
+    revision: Revision = ""  # as CREATE named it
 
 
 class RegisterMeta(Struct, omit_defaults=True):
@@ -133,14 +144,22 @@ class RegisterMeta(Struct, omit_defaults=True):
     host_id: Annotated[str, msgspec.Meta(max_length=HOST_ID_NBYTES_MAX)] = ""  # the machine's boot id; empty: no lanes
     host_bytes_free: int = 0  # as a heartbeat tells it, which is still to come
     devices: list[DeviceFree] = field(default_factory=list)
+    epoch_seen: Epoch = 0  # the newest that it was commanded in, and by whom, as RegisteredMeta told it; 0: by nobody
+    store_seen: str = ""
+    mark_seen: int = 0
 
 
 class RegisteredMeta(Struct, omit_defaults=True):
-    """REGISTER, switchboard -> kernel: the answer. With `again` set it asks the kernel to register."""
+    """REGISTER, switchboard -> kernel: the answer. With `again` set it asks the kernel to register.
+
+    `store` and `mark` say whose epoch it is: the store, and the start of its switchboard, both random.
+    """
 
     epoch: int
     heartbeat_s: float
     again: bool = False
+    store: str = ""
+    mark: int = 0
 
 
 class HeartbeatMeta(Struct, omit_defaults=True):
@@ -169,6 +188,7 @@ class CreateMeta(Struct, omit_defaults=True):
     device_bytes: int = 0
     load_timeout_s: float = 0.0
     service: int = 0  # the service that it is dedicated to; 0: it is shared
+    revision: Revision = ""  # of the model, opaque; told back in reports, too
 
 
 class CloseMeta(Struct, omit_defaults=True):

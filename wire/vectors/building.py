@@ -49,6 +49,8 @@ REPORT = {
     "lanes": 0,
     "lane_calls": 0,
     "lane_usage": [],
+    "lane_services": [],
+    "revision": "",
 }
 MODEL = {
     "version": "1",
@@ -74,10 +76,26 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "OpenedMeta": {},
     "AdminMeta": {"args": {}},
     "AdminReplyMeta": {"result": None},
-    "RegisterMeta": {"containers": [], "version": "", "host_id": "", "host_bytes_free": 0, "devices": []},
-    "RegisteredMeta": {"again": False},
+    "RegisterMeta": {
+        "containers": [],
+        "version": "",
+        "host_id": "",
+        "host_bytes_free": 0,
+        "devices": [],
+        "epoch_seen": 0,
+        "store_seen": "",
+        "mark_seen": 0,
+    },
+    "RegisteredMeta": {"again": False, "store": "", "mark": 0},
     "HeartbeatMeta": {"host_bytes_free": 0, "containers": [], "devices": []},
-    "CreateMeta": {"device": "", "host_bytes": 0, "device_bytes": 0, "load_timeout_s": 0.0, "service": 0},
+    "CreateMeta": {
+        "device": "",
+        "host_bytes": 0,
+        "device_bytes": 0,
+        "load_timeout_s": 0.0,
+        "service": 0,
+        "revision": "",
+    },
     "CloseMeta": {"reason": "", "grace_s": 5.0},
     "ContainerEvent": {
         "pid": 0,

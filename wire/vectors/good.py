@@ -120,6 +120,32 @@ def kinds() -> list[Vector]:
             Body("RegisteredMeta", {"epoch": 3, "heartbeat_s": 1.0}),
         ),
         good(
+            "registered-again",
+            "REGISTER that asks a kernel to register, and says whose epoch it is",
+            Head("REGISTER"),
+            Body("RegisteredMeta", {"epoch": 3, "heartbeat_s": 1.0, "again": True, "store": "a1b2", "mark": 2**31 - 1}),
+        ),
+        good(
+            "register-seen",
+            "REGISTER of a kernel that was commanded before, with a container of a revision that has lanes",
+            Head("REGISTER"),
+            Body(
+                "RegisterMeta",
+                {
+                    "node": "n1",
+                    "boot": "00ff",
+                    "pid": 12,
+                    "host": "h",
+                    "capacity": {"slots": 2, "host_bytes": 1 << 40},
+                    "containers": [{**report, "lanes": 1, "lane_services": [handle], "revision": "5f0c"}],
+                    "epoch_seen": 2**53,
+                    "store_seen": "a1b2",
+                    "mark_seen": 2**31 - 1,
+                },
+            ),
+            canonical=False,
+        ),
+        good(
             "heartbeat",
             "HEARTBEAT of a kernel",
             Head("HEARTBEAT"),

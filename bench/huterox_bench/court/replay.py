@@ -29,6 +29,7 @@ from huterox_connector.core.lifecycle import State
 from huterox_connector.core.records import Group
 from huterox_connector.core.replacer import POLICIES, Replacer
 from huterox_connector.core.switchboard import Switchboard
+from huterox_connector.core.term import Term
 from huterox_connector.core.vectors import MIB
 from huterox_wire.errors import Fault
 from huterox_wire.header import pack_header
@@ -87,7 +88,7 @@ class Replay:
         self._window_s = config.accessed_window_s
         self._heartbeat_s = config.heartbeat_s
         replacers: Mapping[str, Callable[[], Replacer]] = {**POLICIES, "opt": lambda: Opt(self._future)}
-        self.board = Switchboard(config, 1, 0.0, agenda.now_s, replacers=replacers)
+        self.board = Switchboard(config, Term(1, mark=1), 0.0, agenda.now_s, replacers=replacers)
         self._kernels = {
             kernel.identity: kernel
             for kernel in (

@@ -16,6 +16,7 @@ from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.switchboard import Switchboard
+from huterox_connector.core.term import Term
 from huterox_connector.core.vectors import MIB
 from huterox_wire.header import pack_header
 from huterox_wire.kinds import Flag, Kind
@@ -57,7 +58,7 @@ class Platform:
         self.clocked = clocked
         self.random = Random(shape.seed)
         self.config = CoreConfig()
-        self.board = Switchboard(self.config, 1, 0.0, self.now_s)
+        self.board = Switchboard(self.config, Term(1, mark=1), 0.0, self.now_s)
         self.kernels = {kernel.identity: kernel for kernel in map(Kernel, range(shape.nodes))}
         self._answers: list[Any] = []
         self._queue: list[tuple[float, int, Callable[[], None]]] = []

@@ -25,7 +25,6 @@ from huterox_connector.core.changes import TENANT_DEFAULT, Apply, Change, Change
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.effects import Answer, AskKernel, Commit, Effect, Refuse
 from huterox_connector.core.events import AdminRequested
-from huterox_connector.core.ids import id_of
 from huterox_connector.core.leaving import Leaving
 from huterox_connector.core.lifecycle import State
 from huterox_connector.core.listing import Listing
@@ -33,6 +32,7 @@ from huterox_connector.core.questions import Questions
 from huterox_connector.core.records import Container
 from huterox_connector.core.registry import Registry
 from huterox_wire.errors import Busy, HuteroxError, InvalidInput, NotFound, Unavailable
+from huterox_wire.ids import id_of
 from huterox_wire.kinds import Kind
 from huterox_wire.meta import AdminMeta, AdminReplyMeta
 from huterox_wire.nodes import LogArgs
@@ -175,4 +175,4 @@ class Admin:
         ]
         if not found:
             raise NotFound(f"{name!r} is no container, and no service or model that had one", name=name)
-        return max(found, key=lambda container: (container.state is not State.GONE, container.id))
+        return max(found, key=lambda container: (container.state is not State.GONE, container.created_s))

@@ -17,6 +17,7 @@ from huterox_connector.core.placement import charges_on
 from huterox_connector.core.reclaim import Reclaim
 from huterox_connector.core.records import Container, Group, Model, Node
 from huterox_connector.core.registry import Registry
+from huterox_connector.core.term import Term
 from huterox_connector.core.usage import LaneUse
 from huterox_connector.core.vectors import MIB, Charge
 from huterox_wire.nodes import ContainerReport, ModelSpec, Resources
@@ -37,6 +38,7 @@ class Adoption:
         reclaim: Reclaim,
         lane_use: LaneUse,
         journal: Journal,
+        term: Term,
     ) -> None:
         self._registry = registry
         self._books = books
@@ -45,11 +47,12 @@ class Adoption:
         self._reclaim = reclaim
         self._lane_use = lane_use
         self._journal = journal
+        self._term = term
 
     def take(self, node: Node, report: ContainerReport, now_s: float) -> list[Effect]:
         """A container that runs but is not known here: another switchboard, or this one before a restart, made it."""
         model = self._registry.models.get(report.model)
-        if model is None or model.spec.version != report.version or report.state not in ("ready", "creating"):
+        if model is None or not self._is_of(model, report) or report.state not in ("ready", "creating"):
             return self._close_stray(node, report, now_s)
         group = self._group_of(report, model)
         if group is None:
@@ -68,7 +71,14 @@ class Adoption:
         self._books.step(container, Step.ADOPTED, now_s)
         container.ready_s = container.counted_s = now_s
         self._reclaim.watch(container)
+        adopted += self._leaving.end_lanes_of_strangers(container, report.lane_services, now_s)
         return adopted + self._loading.resident(container, now_s)
+
+    def _is_of(self, model: Model, report: ContainerReport) -> bool:
+        """Whether it was made of the model as it is deployed now, in this store: a name and a version prove nothing."""
+        if not report.revision:  # an older switchboard or kernel made it
+            return model.spec.version == report.version
+        return report.revision == self._term.revision_of(model.spec)
 
     def _group_of(self, report: ContainerReport, model: Model) -> Group | None:
         """Whose calls it takes. None: nobody's. No service shares it, or that which it is dedicated to is no more."""

@@ -154,7 +154,7 @@ class Changes:
         gone = NotFound(f"service {service.title} was deleted", service=service.name)
         effects: list[Effect] = [self._journal.record("delete", service.title, "asked for", now_s)]
         effects += self._faults.fail(service.group, gone, lambda waiting: waiting.service is service)
-        effects += self._leaving.end_lanes_of(service, service.group.ready, f"service {service.title} was deleted")
+        effects += self._leaving.end_lanes_of(service.id, service.group.ready, f"service {service.title} was deleted")
         self._registry.remove_service(service)
         past = self._registry.past_usage[service.tenant]
         usage = Write(measured.usage_key(service.id), None)

@@ -15,6 +15,7 @@ from huterox_connector.core.lifecycle import State
 from huterox_connector.core.questions import Questions
 from huterox_connector.core.records import Container, Service
 from huterox_connector.core.registry import Registry
+from huterox_connector.core.term import Term
 from huterox_wire.errors import Conflict, DeadlineExceeded, HuteroxError, NotFound, Unavailable
 from huterox_wire.kinds import Kind
 from huterox_wire.leases import LeaseMeta, LeaseOrderMeta
@@ -26,13 +27,13 @@ class Leases:
     """Answers LEASE, or passes it on."""
 
     def __init__(
-        self, registry: Registry, calls: Calls, faults: Faults, questions: Questions, epoch: int, config: CoreConfig
+        self, registry: Registry, calls: Calls, faults: Faults, questions: Questions, term: Term, config: CoreConfig
     ) -> None:
         self._registry = registry
         self._calls = calls
         self._faults = faults
         self._questions = questions
-        self._epoch = epoch
+        self._term = term
         self._config = config
 
     def on_request(self, event: LeaseRequested, now_s: float) -> list[Effect]:
@@ -93,7 +94,7 @@ class Leases:
     ) -> AskKernel:
         meta = event.meta
         order = LeaseOrderMeta(
-            epoch=self._epoch,
+            epoch=self._term.epoch,
             container=container.id,
             service=service.id,
             title=service.title,

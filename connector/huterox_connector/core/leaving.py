@@ -3,15 +3,18 @@
 Who leaves takes no new calls and no new lanes at once; it is closed when the calls in flight and the lanes have ended.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from huterox_connector.core.books import Books
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.effects import Command, Effect
+from huterox_connector.core.ids import ServiceId
 from huterox_connector.core.journal import Journal
 from huterox_connector.core.lifecycle import State, Step
-from huterox_connector.core.records import Container, Node, Service
+from huterox_connector.core.records import Container, Node
 from huterox_connector.core.registry import Registry
+from huterox_connector.core.term import Term
 from huterox_wire.kinds import Kind
 from huterox_wire.leases import DrainMeta
 from huterox_wire.nodes import CloseMeta
@@ -20,11 +23,11 @@ from huterox_wire.nodes import CloseMeta
 class Leaving:
     """Carries out that a container leaves. Who does is decided elsewhere."""
 
-    def __init__(self, registry: Registry, books: Books, journal: Journal, epoch: int, config: CoreConfig) -> None:
+    def __init__(self, registry: Registry, books: Books, journal: Journal, term: Term, config: CoreConfig) -> None:
         self._registry = registry
         self._books = books
         self._journal = journal
-        self._epoch = epoch
+        self._term = term
         self._config = config
 
     def evict(
@@ -79,16 +82,30 @@ class Leaving:
         container.told_s = now_s
         kernel = container.node.identity
         if container.state is State.DRAINING:
-            return Command(kernel, Kind.DRAIN, DrainMeta(self._epoch, container.id, container.reason))
-        close = CloseMeta(self._epoch, container.id, container.reason, self._config.close_grace_s)
+            return Command(kernel, Kind.DRAIN, DrainMeta(self._term.epoch, container.id, container.reason))
+        close = CloseMeta(self._term.epoch, container.id, container.reason, self._config.close_grace_s)
         return Command(kernel, Kind.CLOSE, close)
 
-    def end_lanes_of(self, service: Service, containers: list[Container], reason: str) -> list[Effect]:
+    def end_lanes_of(self, service: ServiceId, containers: list[Container], reason: str) -> list[Effect]:
         """Whoever calls the service by lanes to these containers must not go on."""
         return [
-            Command(container.node.identity, Kind.DRAIN, DrainMeta(self._epoch, container.id, reason, service.id))
+            Command(container.node.identity, Kind.DRAIN, DrainMeta(self._term.epoch, container.id, reason, service))
             for container in containers
         ]
+
+    def end_lanes_of_strangers(self, container: Container, services: Iterable[ServiceId], now_s: float) -> list[Effect]:
+        """`services` have lanes to a ready container: end those of services that it does not serve.
+
+        They were deleted and the order was lost, or the store that knew them was.
+        """
+        strangers = [service for service in services if service not in container.group.services]
+        if not strangers or now_s - container.strangers_told_s < self._config.order_again_s:
+            return []
+        container.strangers_told_s = now_s
+        effects: list[Effect] = []
+        for service in strangers:
+            effects += self.end_lanes_of(service, [container], "its service is not known here")
+        return effects
 
     def remind(self, node: Node, now_s: float) -> list[Effect]:
         """The kernel lives: tell it again what it has not carried out for long. Order or answer may have been lost."""

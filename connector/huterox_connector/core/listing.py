@@ -9,10 +9,10 @@ import msgspec
 from huterox_connector.core import views
 from huterox_connector.core.adminargs import EventsArgs, NoArgs, PageArgs, ServicesArgs, UsageArgs
 from huterox_connector.core.effects import Journalled
-from huterox_connector.core.ids import id_of, text_of
 from huterox_connector.core.journal import Journal
 from huterox_connector.core.records import Service, Usage
 from huterox_connector.core.registry import Registry
+from huterox_wire.ids import id_of, text_of
 from huterox_wire.limits import META_NBYTES_MAX
 
 PAGE_NBYTES_MAX: Final = META_NBYTES_MAX // 2

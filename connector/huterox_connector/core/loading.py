@@ -13,6 +13,7 @@ from huterox_connector.core.measured import forget_footprint, put_footprint
 from huterox_connector.core.placement import Place
 from huterox_connector.core.records import Container, Group, Node
 from huterox_connector.core.registry import Registry
+from huterox_connector.core.term import Term
 from huterox_connector.core.vectors import MIB, Charge
 from huterox_wire.kinds import Kind
 from huterox_wire.nodes import ContainerEvent, CreateMeta
@@ -29,13 +30,13 @@ class Loading:
     """Plans, commands and settles containers. Where they go was decided before."""
 
     def __init__(
-        self, registry: Registry, books: Books, faults: Faults, journal: Journal, epoch: int, config: CoreConfig
+        self, registry: Registry, books: Books, faults: Faults, journal: Journal, term: Term, config: CoreConfig
     ) -> None:
         self._registry = registry
         self._books = books
         self._faults = faults
         self._journal = journal
-        self._epoch = epoch
+        self._term = term
         self._config = config
 
     def plan(self, group: Group, place: Place, container_id: int, reason: str, now_s: float) -> Container:
@@ -87,7 +88,7 @@ class Loading:
     def _order(self, container: Container) -> CreateMeta:
         charge, spec = container.charge, container.spec
         return CreateMeta(
-            self._epoch,
+            self._term.epoch,
             container.id,
             spec,
             device=charge.device,
@@ -95,6 +96,7 @@ class Loading:
             device_bytes=charge.device_bytes,
             load_timeout_s=spec.load_timeout_s + charge.nbytes / GIB * self._config.load_timeout_s_per_gb,
             service=container.group.key[1],
+            revision=self._term.revision_of(spec),
         )
 
     # What kernels report.

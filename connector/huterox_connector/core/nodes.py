@@ -22,6 +22,7 @@ from huterox_connector.core.registry import Registry
 from huterox_connector.core.replacer.base import Replacer
 from huterox_connector.core.replicas import Replicas
 from huterox_connector.core.residency import Residency
+from huterox_connector.core.term import Term
 from huterox_connector.core.usage import LaneUse
 from huterox_connector.core.vectors import Amounts
 from huterox_wire.kinds import Kind
@@ -35,6 +36,9 @@ from huterox_wire.nodes import (
 
 BREAKS_TOLD_S: Final = 1.0
 """How often the journal tells of broken lanes of one container, at most."""
+
+NOTES_MAX: Final = 1024
+"""Nodes of which something is noted."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -61,7 +65,7 @@ class Nodes:
         parts: Parts,
         questions: Questions,
         journal: Journal,
-        epoch: int,
+        term: Term,
         config: CoreConfig,
         replacers: Mapping[str, Callable[[], Replacer]],
     ) -> None:
@@ -76,19 +80,22 @@ class Nodes:
         self._accesses = parts.accesses
         self._lane_use = parts.lane_use
         self._adoption = Adoption(
-            parts.registry, parts.books, parts.loading, parts.leaving, parts.reclaim, parts.lane_use, journal
+            parts.registry, parts.books, parts.loading, parts.leaving, parts.reclaim, parts.lane_use, journal, term
         )
         self._questions = questions
         self._journal = journal
-        self._epoch = epoch
+        self._term = term
         self._config = config
         self._replacers = replacers
+        self._notes: dict[str, str] = {}  # by node: what its operator should know
         self.drained_names: set[str] = set()  # nodes that an operator has drained, registered or not
 
     def on_register(self, event: KernelRegistered, now_s: float) -> list[Effect]:
         """Take a kernel in. One name, one living kernel: a second one is left unanswered until the first is lost."""
         meta = event.meta
-        effects: list[Effect] = []
+        effects = self._tell_of_store(meta, now_s)
+        if self._term.is_behind(meta):  # it registers again when the epoch is written
+            return [*effects, *self._term.step_beyond(meta.epoch_seen, now_s)]
         known = self._registry.nodes_by_name.get(meta.node)
         if known is not None and known.identity != event.identity:
             if now_s - known.last_heartbeat_s < self._config.node_timeout_s:
@@ -103,7 +110,8 @@ class Nodes:
             node.capacity = capacity
             self._books.limit(node, _amounts(meta))
         node.host_id = meta.host_id
-        effects.append(Command(node.identity, Kind.REGISTER, RegisteredMeta(self._epoch, self._config.heartbeat_s)))
+        node.note = self._notes.get(node.name, "")
+        effects.append(Command(node.identity, Kind.REGISTER, self._registered()))
         effects.append(
             self._journal.record(
                 "node.registered",
@@ -119,6 +127,32 @@ class Nodes:
     def _warn_of_twin(self, meta: RegisterMeta, now_s: float) -> Effect:
         reason = f"a kernel of this name is alive; the one of {meta.host}, pid {meta.pid}, is kept waiting"
         return self._journal.record("node.twin", meta.node, reason, now_s)
+
+    def _tell_of_store(self, meta: RegisterMeta, now_s: float) -> list[Effect]:
+        """A kernel has been commanded by what this store does not know of: whoever lost the store must hear of it."""
+        is_behind, is_foreign = self._term.is_behind(meta), self._term.is_foreign(meta)
+        if not is_behind and not is_foreign:
+            return []
+        seen = f"kernel {meta.node} was commanded in epoch {meta.epoch_seen}"
+        if not is_behind:
+            note = f"{seen} of another store: what was loaded from there is ended"
+        elif is_foreign:
+            note = f"{seen} of another store: this one is younger, so that one was lost or replaced, with all it knew"
+        else:
+            note = f"{seen} of this store, which is younger now: it was restored from an older copy"
+        if self._notes.get(meta.node) == note:
+            return []
+        self._notes[meta.node] = note
+        if len(self._notes) > NOTES_MAX:
+            del self._notes[next(iter(self._notes))]
+        kind = "store.younger" if is_behind else "store.other"
+        return [self._journal.record(kind, meta.node, note, now_s, epoch=self._term.epoch, store=self._term.store)]
+
+    def stepped(self, now_s: float) -> list[Effect]:
+        """A newer epoch is on disk: kernels that waited for it register again with their next heartbeat."""
+        self._term.stepped()
+        reason = f"epoch {self._term.epoch} is newer than all that kernels have seen"
+        return [self._journal.record("epoch", "switchboard", reason, now_s)]
 
     def _add(self, event: KernelRegistered, now_s: float) -> Node:
         meta = event.meta
@@ -161,7 +195,7 @@ class Nodes:
         """Note what the kernel sees; a kernel that is not known is asked to register."""
         node = self._registry.nodes.get(event.identity)
         if node is None:
-            return [Command(event.identity, Kind.REGISTER, self._ask_to_register())]
+            return [Command(event.identity, Kind.REGISTER, self._registered(again=True))]
         self._registry.heard(node, now_s)
         effects: list[Effect] = [Command(event.identity, Kind.HEARTBEAT, None)]
         strays = False
@@ -171,7 +205,7 @@ class Nodes:
             else:
                 strays = strays or report.state != "gone"
         if strays:  # it was given up here, and lives: registering settles whose it is
-            effects.append(Command(node.identity, Kind.REGISTER, self._ask_to_register()))
+            effects.append(Command(node.identity, Kind.REGISTER, self._registered(again=True)))
         self._count_foreign_use(node, event.meta, now_s)
         effects += self._note_ready(node, event.meta.containers, now_s)
         effects += self._end_missing(node, now_s)
@@ -184,8 +218,9 @@ class Nodes:
             effects += self._replicas.move_from(node, now_s)
         return effects + self._reclaim.relieve(node, now_s)
 
-    def _ask_to_register(self) -> RegisteredMeta:
-        return RegisteredMeta(self._epoch, self._config.heartbeat_s, again=True)
+    def _registered(self, *, again: bool = False) -> RegisteredMeta:
+        term = self._term
+        return RegisteredMeta(term.epoch, self._config.heartbeat_s, again, term.store, term.mark)
 
     def _note_ready(self, node: Node, reports: Iterable[ContainerReport], now_s: float) -> list[Effect]:
         """Who is ready, and that was lost when it was told. After the room was counted: it lets others load."""
@@ -219,9 +254,11 @@ class Nodes:
         self._count_lanes(container, report, now_s)
         if container.is_filling:
             container.measured_host_bytes, container.measured_device_bytes = report.host_bytes, report.device_bytes
-        if container.state is State.READY:
-            self._accesses.hold(container, now_s)
-        return self._loading.measure(container, report.host_bytes, report.device_bytes)
+        if container.state is not State.READY:
+            return []
+        self._accesses.hold(container, now_s)
+        strangers = self._leaving.end_lanes_of_strangers(container, report.lane_services, now_s)
+        return strangers + self._loading.measure(container, report.host_bytes, report.device_bytes)
 
     def _count_foreign_use(self, node: Node, meta: RegisterMeta | HeartbeatMeta, now_s: float) -> None:
         """What others have taken of the node is not the containers' to have.

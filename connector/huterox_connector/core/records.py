@@ -8,10 +8,11 @@ from typing import Any
 from huterox_connector.core.footprints import Footprints
 from huterox_connector.core.ghosts import Ghosts
 from huterox_connector.core.hotness import Hotness
-from huterox_connector.core.ids import ContainerId, ServiceId, text_of
+from huterox_connector.core.ids import ContainerId, ServiceId
 from huterox_connector.core.lifecycle import State, Step, after
 from huterox_connector.core.replacer.base import Replacer
 from huterox_connector.core.vectors import Amounts, Charge
+from huterox_wire.ids import text_of
 from huterox_wire.nodes import ModelSpec
 
 GroupKey = tuple[str, ServiceId]
@@ -186,6 +187,7 @@ class Container:
     lanes_ended: bool = False  # no lane is left and none will be: its kernel has answered DRAIN
     breaks_untold: int = 0  # lanes whose caller wrote nonsense, since the journal told of one
     break_told_s: float = -inf
+    strangers_told_s: float = -inf  # when its kernel was last told to end the lanes of services that it does not serve
     told_s: float = 0.0  # when its kernel was last told to drain or close it
     seen_s: float = 0.0  # when its kernel last told of it, or was told to create it
     hits: int = 0
@@ -246,6 +248,7 @@ class Node:
     registered_at: float
     last_heartbeat_s: float
     host_id: str = ""  # the machine; empty: it gives no lanes
+    note: str = ""  # what its operator should know
     devices: dict[str, str] = field(default_factory=dict)  # their names, by id
     containers: dict[ContainerId, Container] = field(default_factory=dict)
     present: Amounts = field(default_factory=Amounts)

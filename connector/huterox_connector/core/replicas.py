@@ -120,7 +120,7 @@ class Replicas:
         )
         effects: list[Effect] = [told]
         for service in movers:
-            effects += self._leaving.end_lanes_of(service, [full], reason)
+            effects += self._leaving.end_lanes_of(service.id, [full], reason)
         return effects
 
     @staticmethod

@@ -44,6 +44,7 @@ from huterox_connector.core.registry import Registry
 from huterox_connector.core.replacer import POLICIES, Replacer
 from huterox_connector.core.replicas import Replicas
 from huterox_connector.core.residency import Residency
+from huterox_connector.core.term import TICKET, Term
 from huterox_connector.core.usage import LaneUse
 from huterox_wire.errors import (
     Busy,
@@ -63,7 +64,7 @@ class Switchboard:
     """Decides everything; does nothing.
 
     Args:
-        epoch: larger than that of every earlier switchboard on the same store.
+        term: with an epoch larger than that of every earlier switchboard on the same store.
         clock_offset_s: what makes seconds since the epoch out of `now_s`.
         replacers: the policies by name; another table is for replays that know the future.
     """
@@ -71,7 +72,7 @@ class Switchboard:
     def __init__(
         self,
         config: CoreConfig,
-        epoch: int,
+        term: Term,
         clock_offset_s: float,
         started_s: float,
         version: str = "",
@@ -80,16 +81,16 @@ class Switchboard:
         self.config = config
         self.registry = registry = Registry()
         self._accesses = accesses = Accesses(config, started_s)
-        routes = RouteSource(epoch)
+        routes = RouteSource(term.mark)
         self.calls = Calls(registry.services, accesses, routes, config)
         self._faults = faults = Faults(self.calls, config)
         self._questions = questions = Questions(routes, config.asks_max, config.busy_retry_after_s)
         self._journal = journal = Journal(config.journal_max, clock_offset_s)
         self._lane_use = LaneUse(registry.services, registry.containers, accesses)
-        ids, index = IdSource(epoch), NodeIndex()
+        ids, index = IdSource(term.mark), NodeIndex()
         books = Books(registry, index)
-        loading = Loading(registry, books, faults, journal, epoch, config)
-        self._leaving = leaving = Leaving(registry, books, journal, epoch, config)
+        loading = Loading(registry, books, faults, journal, term, config)
+        self._leaving = leaving = Leaving(registry, books, journal, term, config)
         self._lending = lending = Lending(faults, journal, config)
         refusals = Refusals(registry, books, index, faults, lending, journal, config)
         self._residency = residency = Residency(
@@ -97,18 +98,18 @@ class Switchboard:
         )
         self._replicas = replicas = Replicas(residency, leaving, journal, config)
         self._reclaim = reclaim = Reclaim(registry, leaving, config)
-        self._leases = Leases(registry, self.calls, faults, questions, epoch, config)
+        self._leases = Leases(registry, self.calls, faults, questions, term, config)
         self._nodes = Nodes(
             Parts(registry, books, index, loading, leaving, residency, replicas, reclaim, accesses, self._lane_use),
             questions,
             journal,
-            epoch,
+            term,
             config,
             replacers,
         )
         changes = Changes(registry, residency, leaving, reclaim, self._nodes, faults, journal, ids)
         self._admin = Admin(registry, leaving, questions, Listing(registry, journal), changes, config, self._status)
-        self._epoch = epoch
+        self._term = term
         self._started_s = started_s
         self._version = version
         self.stopping = False
@@ -183,6 +184,11 @@ class Switchboard:
                 return self._leases.on_request(event, now_s)
             case happened.AdminRequested():
                 return self._admin.on_request(event, now_s)
+            case happened.Committed() if event.ticket == TICKET:
+                return self._nodes.stepped(now_s)
+            case happened.CommitFailed() if event.ticket == TICKET:
+                self._term.step_failed(now_s)
+                return []
             case happened.Committed():
                 return self._admin.on_committed(event.ticket, now_s)
             case happened.CommitFailed():
@@ -312,7 +318,8 @@ class Switchboard:
         registry = self.registry
         return {
             "version": self._version,
-            "epoch": self._epoch,
+            "epoch": self._term.epoch,
+            "store": self._term.store,
             "uptime_s": round(now_s - self._started_s, 3),
             "nodes": len(registry.nodes),
             "nodes_ready": sum(not node.drained for node in registry.nodes.values()),

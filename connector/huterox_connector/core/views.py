@@ -3,12 +3,12 @@
 from itertools import islice
 from typing import Any, Final
 
-from huterox_connector.core.ids import text_of
 from huterox_connector.core.journal import Journal
 from huterox_connector.core.lifecycle import State
 from huterox_connector.core.records import Container, Model, Node, Service, Usage
 from huterox_connector.core.registry import bits
 from huterox_connector.core.vectors import MIB
+from huterox_wire.ids import text_of
 
 SERVICES_SHOWN_MAX: Final = 32
 _SHOWN_STATE = {State.PLANNED: "creating", State.CLOSING: "draining"}
@@ -119,6 +119,7 @@ def node_row(node: Node, journal: Journal, now_s: float) -> dict[str, Any]:
         "registered_at": node.registered_at,
         "last_heartbeat_at": journal.at(node.last_heartbeat_s),
         "kernel_version": node.version,
+        "note": node.note or None,
     }
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 import signal
 import time
 from collections.abc import Iterator
@@ -16,14 +17,15 @@ from huterox_connector.core import desired, measured
 from huterox_connector.core.effects import Write
 from huterox_connector.core.events import Event, Ticked
 from huterox_connector.core.switchboard import Switchboard
+from huterox_connector.core.term import EPOCH_KEY, STORE_KEY, Term
 from huterox_connector.shell.store.base import Store, StoreConflict
 from huterox_connector.shell.store.sqlite import SqliteStore
 from huterox_connector.shell.switch import Switch
 from huterox_connector.shell.writer import Writer
+from huterox_wire.ids import MARK_MAX, NUMBER_BITS
 
 _log = logging.getLogger(__name__)
 
-_EPOCH_KEY = "epoch"
 _WRITER_CLOSE_S = 10.0
 
 
@@ -55,18 +57,24 @@ def _zmq_context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
 
 
 def _restore(store: Store, config: ConnectorConfig, version: str) -> Switchboard:
-    """Read what is desired, under a new epoch that no older switchboard can have."""
-    epoch = _next_epoch(store)
-    now_s = time.monotonic()
-    board = Switchboard(config.core, epoch, time.time() - now_s, now_s, version)
+    """Read what is desired, under a new epoch that no older switchboard on this store can have."""
     stored = desired.decode(_scan(store, desired.MODEL_PREFIX, desired.SERVICE_PREFIX, desired.NODE_PREFIX))
     seen, unreadable = measured.decode(
         _scan(store, measured.FOOTPRINT_PREFIX, measured.USAGE_PREFIX, measured.PAST_PREFIX)
     )
     if unreadable:
         _log.warning("%d measurements in the store cannot be read, e.g. %s", len(unreadable), unreadable[0])
+    term = _next_term(store, {service.id >> NUMBER_BITS for service in stored.services})
+    now_s = time.monotonic()
+    board = Switchboard(config.core, term, time.time() - now_s, now_s, version)
     board.restore(stored, seen, store.last_events(config.core.journal_max))
-    _log.info("epoch %d: %d models, %d services", epoch, len(stored.models), len(stored.services))
+    _log.info(
+        "epoch %d of store %s: %d models, %d services",
+        term.epoch,
+        term.store,
+        len(stored.models),
+        len(stored.services),
+    )
     return board
 
 
@@ -74,15 +82,20 @@ def _scan(store: Store, *prefixes: str) -> dict[str, bytes]:
     return {key: value for prefix in prefixes for key, value in store.scan(prefix).items()}
 
 
-def _next_epoch(store: Store) -> int:
+def _next_term(store: Store, marks: set[int]) -> Term:
+    """A new epoch, and a mark that is not among `marks`; a store that has none yet gets its name."""
+    mark = 1 + secrets.randbelow(MARK_MAX)
+    while mark in marks:
+        mark = 1 + secrets.randbelow(MARK_MAX)
     while True:
-        old = store.get(_EPOCH_KEY)
-        epoch = int(old or b"0") + 1
+        old, known = store.get(EPOCH_KEY), store.get(STORE_KEY)
+        epoch, name = int(old or b"0") + 1, known or secrets.token_hex(8).encode()
+        writes = [Write(EPOCH_KEY, str(epoch).encode()), Write(STORE_KEY, name)]
         try:
-            store.transact([Write(_EPOCH_KEY, str(epoch).encode())], compare={_EPOCH_KEY: old})
+            store.transact(writes, compare={EPOCH_KEY: old, STORE_KEY: known})
         except StoreConflict:
             continue  # another one was quicker; it holds the older epoch then
-        return epoch
+        return Term(epoch, mark, name.decode())
 
 
 async def _serve(config: ConnectorConfig, board: Switchboard, switch: Switch, store: Store) -> None:

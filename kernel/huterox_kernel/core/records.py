@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from huterox_kernel.core.lifecycle import State, Step, after
+from huterox_wire import ids
 from huterox_wire.nodes import ContainerReport, ContainerState, ModelSpec
 
 Cause = Literal["", "closed", "load_failed", "crashed", "load_timeout", "refused"]
@@ -23,17 +24,17 @@ _REPORTED: Final[dict[State, ContainerState]] = {
 
 
 def text_of(container: int) -> str:
-    """The id as people see it: `c3.17` is the seventeenth container of the third epoch."""
-    return f"c{container >> 32}.{container & 0xFFFFFFFF}"
+    """The id as people see it."""
+    return ids.text_of("c", container)
 
 
 @dataclass(slots=True)
 class Record:
     """One container, from CREATE to the end of its process.
 
-    `service` and `device` are what CREATE named, `load_timeout_s` what it gave the load, which grows with the model's
-    size. `deadline_s` is when the core must act by itself: kill a load that takes too long, or a worker whose grace is
-    over.
+    `service`, `device` and `revision` are what CREATE named, `load_timeout_s` what it gave the load, which grows with
+    the model's size. `deadline_s` is when the core must act by itself: kill a load that takes too long, or a worker
+    whose grace is over.
     `cause` is set as soon as it is known why the worker will end, before it has ended. `draining`: its callers' lanes
     are to end, and it takes no new ones; calls that come through the switchboard go on.
     """
@@ -44,6 +45,7 @@ class Record:
     load_timeout_s: float
     service: int = 0
     device: str = ""
+    revision: str = ""
     state: State = State.STARTING
     stage: str = "fork"
     pid: int = 0
@@ -81,4 +83,5 @@ class Record:
             device=self.device,
             device_bytes=self.device_bytes,
             reason=self.reason,
+            revision=self.revision,
         )

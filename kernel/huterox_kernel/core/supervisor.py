@@ -49,7 +49,7 @@ from huterox_kernel.core.events import (
 from huterox_kernel.core.lifecycle import State, Step
 from huterox_kernel.core.records import MIB, Cause, Record, text_of
 from huterox_wire.errors import Unavailable
-from huterox_wire.nodes import Capacity, CloseMeta, ContainerEvent, ContainerReport, CreateMeta
+from huterox_wire.nodes import Capacity, CloseMeta, ContainerEvent, ContainerReport, CreateMeta, RegisteredMeta
 
 GRACE_S_MAX: Final = 3600.0
 HEARTBEAT_S_MIN: Final = 0.02
@@ -73,7 +73,10 @@ class Supervisor:
         self._return_timeout_s = return_timeout_s
         self._records: dict[int, Record] = {}
         self._shutting_down = False
+        self._younger_told = (0, 0)  # the switchboard that the log was told of
         self.epoch = 0
+        self.store = ""
+        self.mark = 0
         self.heartbeat_s = heartbeat_s
         self._handlers: dict[type[Event], Callable[[Any, float], list[Effect]]] = {
             RegistrationAnswered: self._on_registration_answered,
@@ -120,11 +123,20 @@ class Supervisor:
 
     def _on_registration_answered(self, event: RegistrationAnswered, now_s: float) -> list[Effect]:
         meta = event.meta
-        if meta.epoch < self.epoch:
-            return [Note(f"ignored the switchboard of epoch {meta.epoch}: {self.epoch} has been seen")]
-        self.epoch = meta.epoch
+        if meta.epoch < self.epoch or (meta.epoch == self.epoch and meta.mark and self.mark not in (0, meta.mark)):
+            return self._on_younger(meta)
+        self.epoch, self.store, self.mark = meta.epoch, meta.store, meta.mark
         self.heartbeat_s = min(max(meta.heartbeat_s, HEARTBEAT_S_MIN), HEARTBEAT_S_MAX)
         return [Register()] if meta.again else []
+
+    def _on_younger(self, meta: RegisteredMeta) -> list[Effect]:
+        """A switchboard whose store has lost count is not obeyed, but told what was seen: it steps beyond that."""
+        effects: list[Effect] = [Register()] if meta.again else []
+        if self._younger_told == (meta.epoch, meta.mark):
+            return effects
+        self._younger_told = meta.epoch, meta.mark
+        text = f"a switchboard of epoch {meta.epoch} is not obeyed: {self.epoch} was seen, and it must go beyond that"
+        return [Note(text), *effects]
 
     def _on_create(self, event: CreateOrdered, now_s: float) -> list[Effect]:
         meta = event.meta
@@ -138,7 +150,7 @@ class Supervisor:
             return [Report(ContainerEvent(container=meta.container, what="gone", cause="refused", reason=refusal))]
         limit_s = meta.load_timeout_s or meta.model.load_timeout_s
         self._records[meta.container] = Record(
-            meta.container, meta.model, now_s + limit_s, limit_s, meta.service, meta.device
+            meta.container, meta.model, now_s + limit_s, limit_s, meta.service, meta.device, meta.revision
         )
         return [StartWorker(meta.container, meta.model, meta.device)]
 

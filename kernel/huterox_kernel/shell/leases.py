@@ -43,9 +43,10 @@ class LanesReport(NamedTuple):
     lane_count: int  # of those that have a caller
     call_count: int  # in flight
     usage: list[LaneUsage]
+    services: list[int]  # whose callers these are, each once
 
 
-NO_LANES: Final = LanesReport(0, 0, [])
+NO_LANES: Final = LanesReport(0, 0, [], [])
 
 
 class _Held(NamedTuple):
@@ -147,10 +148,12 @@ class Leases:
             return NO_LANES
         ledger = self._ledgers[container]
         counted = [(lane, ledger.read(lane.slot)) for lane in self._table.lanes(container)]
+        open_lanes = [lane for lane, _ in counted if lane.phase is not Phase.ENDED]
         return LanesReport(
-            sum(lane.phase is not Phase.ENDED for lane, _ in counted),
+            len(open_lanes),
             sum(max(0, counts.calls_taken - counts.calls_done) for _, counts in counted),
             usage.report([(lane.service, counts) for lane, counts in counted], time.monotonic_ns() // 1000),
+            list(dict.fromkeys(lane.service for lane in open_lanes)),
         )
 
     def discard(self, container: int) -> None:

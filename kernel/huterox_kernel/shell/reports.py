@@ -69,6 +69,9 @@ class Reports:
             host_id=processes.boot_id(),
             host_bytes_free=probes.host_bytes_free(),
             devices=devices,
+            epoch_seen=self._supervisor.epoch,
+            store_seen=self._supervisor.store,
+            mark_seen=self._supervisor.mark,
         )
         self._link.send_control(encode(Kind.REGISTER, 0, 0, 0, encode_meta(meta)))
 
@@ -107,7 +110,8 @@ class Reports:
             report.errors, report.busy_us = counted.errors, counted.busy_us
             return
         own = self._lanes.counters(report.container)
-        report.lanes, report.lane_calls, report.lane_usage = self._leases.report(report.container)
+        lanes = self._leases.report(report.container)
+        report.lanes, report.lane_calls, report.lane_usage, report.lane_services = lanes
         report.requests = sum(usage.calls for usage in report.lane_usage)
         report.errors = sum(usage.errors for usage in report.lane_usage)
         report.busy_us = sum(usage.busy_us for usage in report.lane_usage)

@@ -7,6 +7,7 @@ from huterox_connector.core import desired, measured
 from huterox_connector.core import effects as asked
 from huterox_connector.core.accesses import SWEPT_MAX
 from huterox_connector.core.switchboard import Switchboard
+from huterox_connector.core.term import Term
 from huterox_connector.core.vectors import MIB
 
 WINDOW_S = 10.0
@@ -112,7 +113,7 @@ def test_usage_survives_the_switchboard_and_goes_on(harness: Harness) -> None:
     for second in range(1, 11):
         keep(harness.beat(b"n1:b1", float(second), report(container, "m")))
         keep(harness.tick(float(second)))
-    board = Switchboard(harness.config, 2, clock_offset_s=2000.0, started_s=0.0)
+    board = Switchboard(harness.config, Term(2, mark=2), clock_offset_s=2000.0, started_s=0.0)
     seen, unreadable = measured.decode(stored)
     assert not unreadable
     board.restore(desired.decode(stored), seen, [])

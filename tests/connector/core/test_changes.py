@@ -7,6 +7,7 @@ from huterox_connector.core import desired
 from huterox_connector.core import effects as asked
 from huterox_connector.core.measured import Measured
 from huterox_connector.core.switchboard import Switchboard
+from huterox_connector.core.term import Term
 from huterox_wire.errors import HuteroxError
 
 
@@ -19,7 +20,7 @@ def restarted(harness: Harness, effects: list[asked.Effect]) -> Switchboard:
                 stored.pop(write.key, None)
                 if write.value is not None:
                     stored[write.key] = write.value
-    board = Switchboard(harness.config, 2, 0.0, 0.0)
+    board = Switchboard(harness.config, Term(2, mark=2), 0.0, 0.0)
     board.restore(desired.decode(stored), Measured(), [])
     return board
 

@@ -7,7 +7,7 @@ from tests.connector.harness import Harness, closed, created, drained, forwarded
 
 from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
-from huterox_connector.core.ids import text_of
+from huterox_wire.ids import text_of
 from huterox_wire.kinds import Kind
 from huterox_wire.leases import DrainMeta
 from huterox_wire.nodes import ContainerEvent

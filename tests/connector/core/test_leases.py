@@ -7,8 +7,8 @@ from tests.connector.harness import CALLER, HOST_ID, Harness, asks, closed, crea
 
 from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
-from huterox_connector.core.ids import text_of
 from huterox_connector.core.nodes import BREAKS_TOLD_S
+from huterox_wire.ids import text_of
 from huterox_wire.kinds import Kind
 from huterox_wire.leases import DrainMeta, LeaseOrderMeta
 from huterox_wire.nodes import ContainerEvent

@@ -8,6 +8,7 @@ from huterox_connector.core import effects as asked
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.measured import Measured
 from huterox_connector.core.switchboard import Switchboard
+from huterox_connector.core.term import Term
 from huterox_connector.core.vectors import MIB
 from huterox_wire.errors import ResourceInterrupt
 from huterox_wire.nodes import DeviceFree
@@ -80,7 +81,7 @@ def test_measurements_survive_the_switchboard_and_small_changes_are_not_written(
     stored = {w.key: w.value for e in effects if isinstance(e, asked.Commit) for w in e.writes if w.value}
     seen, unreadable = measured.decode({write.key: write.value for write in writes if write.value})
     assert not unreadable
-    board = Switchboard(CoreConfig(), 2, 0.0, 0.0)
+    board = Switchboard(CoreConfig(), Term(2, mark=2), 0.0, 0.0)
     board.restore(desired.decode(stored), seen, [])
     known = board.registry.models["m"].footprints.on("n1")
     assert known is not None
@@ -92,7 +93,7 @@ def test_measurement_of_a_version_that_is_not_deployed_any_more_is_not_used() ->
     effects = harness.admin("deploy", model={"name": "m", "entry": "m.py:M", "version": "2"})
     stored = {w.key: w.value for e in effects if isinstance(e, asked.Commit) for w in e.writes if w.value}
     old = measured.StoredFootprint("m", "1", "n1", measured.Footprint(1, 0, 1.0))
-    board = Switchboard(CoreConfig(), 2, 0.0, 0.0)
+    board = Switchboard(CoreConfig(), Term(2, mark=2), 0.0, 0.0)
     board.restore(desired.decode(stored), Measured([old]), [])
     assert len(board.registry.models["m"].footprints) == 0
 

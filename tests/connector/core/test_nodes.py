@@ -11,7 +11,7 @@ from tests.connector.harness import (
 
 from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
-from huterox_connector.core.ids import text_of
+from huterox_wire.ids import text_of
 from huterox_wire.kinds import Kind
 from huterox_wire.nodes import Capacity, RegisteredMeta, RegisterMeta
 
@@ -63,7 +63,7 @@ def test_load_on_a_lost_node_is_done_elsewhere(harness: Harness) -> None:
 def test_unknown_kernel_is_asked_to_register(harness: Harness) -> None:
     (command,) = harness.beat(b"n9:b1", 0.0)
     assert isinstance(command, asked.Command)
-    assert command.meta == RegisteredMeta(1, harness.config.heartbeat_s, again=True)
+    assert command.meta == RegisteredMeta(1, harness.config.heartbeat_s, again=True, store="store1", mark=1)
 
 
 def test_second_kernel_of_the_same_name_waits_until_the_first_is_lost(harness: Harness) -> None:

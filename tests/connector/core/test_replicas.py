@@ -3,7 +3,7 @@
 import pytest
 from tests.connector.harness import CALLER, Harness, closed, created, drained, events_of, report, usage
 
-from huterox_connector.core.ids import text_of
+from huterox_wire.ids import text_of
 
 
 class Crowd:

@@ -10,7 +10,7 @@ from tests.connector.harness import (
 
 from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
-from huterox_connector.core.ids import text_of
+from huterox_wire.ids import text_of
 
 
 def test_least_recently_used_leaves_and_the_load_waits_for_its_memory(harness: Harness) -> None:

@@ -4,11 +4,11 @@ import pytest
 from tests.connector.harness import Harness, created, events_of, report
 
 from huterox_connector.core.guards import Wish, wish_of
-from huterox_connector.core.ids import text_of
 from huterox_connector.core.records import Node
 from huterox_connector.core.replacer import POLICIES
 from huterox_connector.core.vectors import MIB, Charge
 from huterox_connector.core.victims import Victims, find_victims, room_comes_s
+from huterox_wire.ids import text_of
 
 
 class Pool:

@@ -174,8 +174,21 @@ def test_an_old_switchboard_that_answers_late_is_ignored() -> None:
     core = supervisor()
     core.on(RegistrationAnswered(RegisteredMeta(5, 2.0)), 0.0)
     effects = core.on(RegistrationAnswered(RegisteredMeta(4, 9.0, again=True)), 0.0)
-    assert [type(effect) for effect in effects] == [Note]
+    assert [type(effect) for effect in effects] == [Note, Register]  # it is told what was seen, but not obeyed
     assert core.heartbeat_s == 2.0
+    again = core.on(RegistrationAnswered(RegisteredMeta(4, 9.0, again=True)), 0.5)
+    assert again == [Register()], "the log is told once"
+
+
+def test_the_same_epoch_of_another_switchboard_is_not_obeyed() -> None:
+    """A store was restored from a copy: its next start takes the epoch that another start had."""
+    core = supervisor()
+    core.on(RegistrationAnswered(RegisteredMeta(5, 2.0, store="s", mark=7)), 0.0)
+    effects = core.on(RegistrationAnswered(RegisteredMeta(5, 9.0, again=True, store="s", mark=8)), 0.0)
+    assert [type(effect) for effect in effects] == [Note, Register]
+    assert (core.epoch, core.store, core.mark) == (5, "s", 7)
+    core.on(RegistrationAnswered(RegisteredMeta(6, 9.0, store="s", mark=8)), 0.0)
+    assert (core.epoch, core.store, core.mark) == (6, "s", 8)
 
 
 def test_the_kernel_registers_again_when_asked() -> None:

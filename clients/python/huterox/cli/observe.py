@@ -119,6 +119,7 @@ _NODES = (
     column("HEARD OF", "last_heartbeat_at", age, right=True),
     column("PID", "pid", right=True),
     column("KERNEL", "kernel_version"),
+    column("NOTE", "note"),
 )
 
 
