@@ -11,7 +11,7 @@ them anew measures each. Here it is enough that the stages of the load that impo
 import os
 import sys
 import sysconfig
-from pathlib import Path
+import zlib
 from typing import Final
 
 from huterox_kernel.worker.control import Imported
@@ -112,11 +112,18 @@ def _bounded(names: list[str]) -> list[str]:
 
 
 def fingerprint() -> str:
-    """Changes when packages are installed or removed, or the interpreter is another."""
+    """Changes when packages are installed or removed, or the interpreter is another. Not with bytecode that comes."""
     stamps = [sys.version]
     for folder in library_folders():
         try:
-            stamps.append(f"{folder}:{Path(folder).stat().st_mtime_ns}")
+            with os.scandir(folder) as entries:
+                stamps.extend(sorted(_stamp(entry) for entry in entries if entry.name != "__pycache__"))
         except OSError:
             continue
-    return " ".join(stamps)
+    return f"{zlib.crc32(chr(0).join(stamps).encode(errors='surrogateescape')):08x}"
+
+
+def _stamp(entry: os.DirEntry[str]) -> str:
+    """A package's folder is known by its name alone: its time changes with the bytecode in it."""
+    timed = entry.name.endswith(".dist-info") or not entry.is_dir()
+    return f"{entry.path}:{entry.stat().st_mtime_ns}" if timed else entry.path

@@ -137,6 +137,22 @@ def test_the_fingerprint_changes_when_a_package_is_installed(library: Path) -> N
     assert imports.fingerprint() != before
 
 
+def test_bytecode_that_comes_is_no_change_of_packages(library: Path) -> None:
+    """Or all that was skipped would be tried again after the first imports."""
+    (library / "package").mkdir()
+    before = imports.fingerprint()
+    (library / "__pycache__").mkdir()
+    (library / "package" / "__pycache__").mkdir()
+    assert imports.fingerprint() == before
+
+
+def test_a_package_that_is_installed_again_is_another(library: Path) -> None:
+    (library / "package-1.0.dist-info").mkdir()
+    before = imports.fingerprint()
+    (library / "package-1.0.dist-info" / "RECORD").touch()
+    assert imports.fingerprint() != before
+
+
 def test_a_module_that_leaves_a_gpu_open_touches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zygote, "thread_count", lambda: 1)  # of the test's process: not the question here
     monkeypatch.setattr(zygote, "_GPUS", str(tmp_path / "nvidia"))
