@@ -174,15 +174,19 @@ def _is_held(key: tuple[str, int], containers: list[Container]) -> bool:
 
 def index_is_in_order(world: "World") -> None:
     index, nodes = world.board._residency._index, world.board.registry.nodes
-    by_host, by_device = [], []
+    by_host, by_device, by_size, by_device_size = [], [], [], []
     for node in nodes.values():
         room = node.limit.less(node.staying)
-        by_host.append((room.slots > 0, room.host_bytes, node.name))
+        takes_loads = room.slots > 0 and not node.drained
+        by_host.append((takes_loads, room.host_bytes, node.name))
+        by_size.append((node.capacity.host_bytes, node.name))
         if room.devices:
-            by_device.append((room.slots > 0, max(room.devices.values()), node.name))
-    assert index._by_host == sorted(by_host), "the index by host memory is not up to date"
-    assert index._by_device == sorted(by_device), "the index by devices is not up to date"
-    assert set(map(id, index._ring)) == set(map(id, nodes.values())) and len(index._ring) == len(nodes)
+            by_device.append((takes_loads, max(room.devices.values()), node.name))
+            by_device_size.append((max(node.capacity.devices.values()), node.name))
+    assert index._host.room == sorted(by_host), "the index by host memory is not up to date"
+    assert index._device.room == sorted(by_device), "the index by devices is not up to date"
+    assert (index._host.size, index._device.size) == (sorted(by_size), sorted(by_device_size))
+    assert {name: id(node) for name, node in index._nodes.items()} == {n.name: id(n) for n in nodes.values()}
 
 
 def lists_are_in_order(world: "World") -> None:

@@ -11,7 +11,7 @@ from math import inf
 
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.guards import Wish
-from huterox_connector.core.placement import charges_on, is_open
+from huterox_connector.core.placement import charges_on
 from huterox_connector.core.records import Group, GroupKey, Node
 from huterox_connector.core.registry import Registry
 from huterox_connector.core.victims import room_comes_s
@@ -28,7 +28,7 @@ class Claims:
     def __len__(self) -> int:
         return len(self._claimed)
 
-    def claim(self, wish: Wish, nodes: list[Node], now_s: float) -> Node | None:
+    def claim(self, wish: Wish, open_nodes: list[Node], now_s: float) -> Node | None:
         """Claim the node where the wish's room comes first; None where nothing was claimed now.
 
         A node is never claimed by waiting for hotter models to cool: that may not end.
@@ -37,8 +37,8 @@ class Claims:
         if now_s - wish.since_s < config.claim_after_s or group.key in self._claimed:
             return None
         best, best_s = None, inf
-        for node in nodes:
-            if node.claim is not None or not is_open(node, group, now_s, config):
+        for node in open_nodes:
+            if node.claim is not None:
                 continue
             for charge in charges_on(group.model, node):
                 at_s = room_comes_s(charge, node, wish, now_s, config, wait_for_hot=False)

@@ -4,13 +4,15 @@ What was needed, what is free, who holds the rest and why each may not leave, wh
 Bounded: of many nodes only those are told of in full on which room is nearest.
 """
 
+from collections.abc import Collection
 from math import inf
 from typing import Any, Final
 
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.guards import Wish, explain, guard_of
-from huterox_connector.core.placement import charges_on, declared_charge, seconds, why_closed
+from huterox_connector.core.placement import charges_on, declared_charge, is_open, seconds, why_closed
 from huterox_connector.core.records import Container, Node
+from huterox_connector.core.survey import Survey
 from huterox_connector.core.vectors import MIB, Charge
 from huterox_connector.core.victims import room_comes_s
 from huterox_wire.errors import ResourceInterrupt
@@ -30,18 +32,19 @@ def comes_s(wish: Wish, nodes: list[Node], now_s: float, config: CoreConfig) -> 
 
 
 def interrupt(
-    wish: Wish, nodes: list[Node], nodes_in_all: int, at_s: float, now_s: float, config: CoreConfig
+    seen: Survey, every_node: Collection[Node], at_s: float, now_s: float, config: CoreConfig
 ) -> ResourceInterrupt:
     """The refusal.
 
     Args:
-        nodes: those that were looked at, open to this model or not.
+        seen: the look that found no room.
+        every_node: asked only where all that were seen say the same of themselves.
         at_s: when there may be room; inf: never by waiting.
     """
+    wish, nodes, too_small = seen.wish, seen.nodes, not seen.large_enough
     model = wish.group.model
     needed = declared_charge(model)
-    too_small = all(not node.capacity.hold(charge) for node in nodes for charge in charges_on(model, node))
-    why = _why(wish, nodes, too_small, now_s, config)
+    why = _why(seen, every_node, now_s, config)
     near = _nearest(nodes, wish, now_s, config)
     return ResourceInterrupt(
         f"no room for model {model.name!r}: it needs {_in_words(needed)}; {why}",
@@ -51,7 +54,7 @@ def interrupt(
         waited_s=round(now_s - wish.since_s, 3),
         would_help=_helps(wish, near, needed, too_small, now_s, config),
         retry_after_s=seconds(at_s, now_s) if at_s < inf else None,
-        nodes_in_all=nodes_in_all,
+        nodes_in_all=seen.nodes_in_all,
         nodes=[_of_node(node, wish, now_s, config) for node in near],
     )
 
@@ -69,14 +72,20 @@ def _in_words(needed: Charge) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]])
 
 
-def _why(wish: Wish, nodes: list[Node], too_small: bool, now_s: float, config: CoreConfig) -> str:
-    if not any(True for node in nodes for _ in charges_on(wish.group.model, node)):
-        return "no node has a device"
-    if too_small:
-        return "no node is that large"
-    if all(why_closed(node, wish.group, now_s, config) for node in nodes):
+def _why(seen: Survey, every_node: Collection[Node], now_s: float, config: CoreConfig) -> str:
+    """True of all nodes, and not only of those that were seen: the next look must not contradict it."""
+    group = seen.wish.group
+    if not seen.large_enough:
+        needs_device = group.model.spec.device == "cuda"
+        has_none = needs_device and not any(node.capacity.devices for node in every_node)
+        return "no node has a device" if has_none else "no node is that large"
+
+    def holds(node: Node) -> bool:
+        return any(node.limit.hold(charge) for charge in charges_on(group.model, node))
+
+    if not seen.open and not any(is_open(node, group, now_s, config) for node in every_node):
         return "no node takes loads now"
-    if not any(node.limit.hold(charge) for node in nodes for charge in charges_on(wish.group.model, node)):
+    if not any(map(holds, seen.nodes)) and not any(map(holds, every_node)):
         return "other programs have taken too much of the memory"
     return "what is resident may not leave"
 

@@ -1,14 +1,18 @@
 """Which nodes are worth a look for a load: a bounded number, whatever the number of nodes.
 
 Looking at every node for every fault would make the time of a decision grow with the platform. So the nodes are kept in
-the order of their free host memory, and of the free memory of their emptiest device; a search looks at those that have
-most, at those that loaded the model last, and at some others in turn, so that every node has its turn within a few
-searches.
+the order of their free host memory, and of the free memory of their emptiest device; and in the order of their size. A
+search looks at those that have most room, at those that loaded the model last, and at some of those that are large
+enough in turn: whoever looks again is given others, until he has seen all. Nodes that are too small are passed over,
+so that the one large node among many small ones is found at once.
+
+Asking changes nothing.
 """
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from huterox_connector.core.records import Node
 
@@ -16,9 +20,35 @@ ROOMIEST: Final = 8
 """Nodes with the most room that a search looks at."""
 
 IN_TURN: Final = 24
-"""Other nodes that it looks at, each search going on where the last one stopped."""
+"""Others that are large enough, of which each search looks at the next ones."""
 
-_Entry = tuple[bool, int, str]
+_Room = tuple[bool, int, str]
+_Size = tuple[int, str]
+
+
+class Need(NamedTuple):
+    """What one container takes of a node that has not run its model yet. `device_bytes` None: it uses no device."""
+
+    host_bytes: int
+    device_bytes: int | None
+
+
+class Found(NamedTuple):
+    """`complete`: no other node is large enough."""
+
+    nodes: list[Node]
+    complete: bool
+
+
+@dataclass(slots=True)
+class _Orders:
+    """Of nodes by one kind of memory: what is free of it, and how much there is."""
+
+    room: list[_Room] = field(default_factory=list)
+    size: list[_Size] = field(default_factory=list)
+
+
+_Keys = tuple[tuple[_Room, _Size] | None, tuple[_Room, _Size] | None]
 
 
 class NodeIndex:
@@ -26,33 +56,22 @@ class NodeIndex:
 
     def __init__(self) -> None:
         self._nodes: dict[str, Node] = {}
-        self._by_host: list[_Entry] = []
-        self._by_device: list[_Entry] = []
-        self._keys: dict[str, tuple[_Entry, _Entry | None]] = {}
-        self._ring: list[Node] = []
-        self._places: dict[str, int] = {}
-        self._cursor = 0
+        self._host, self._device = _Orders(), _Orders()
+        self._keys: dict[str, _Keys] = {}
 
     def __len__(self) -> int:
-        return len(self._ring)
+        return len(self._nodes)
 
     def add(self, node: Node) -> None:
         self._nodes[node.name] = node
-        self._places[node.name] = len(self._ring)
-        self._ring.append(node)
         self.update(node)
 
     def remove(self, node: Node) -> None:
         self._take_out(node.name)
         del self._nodes[node.name]
-        place = self._places.pop(node.name)
-        last = self._ring.pop()
-        if last is not node:  # the last one moves into the gap
-            self._ring[place] = last
-            self._places[last.name] = place
 
     def update(self, node: Node) -> None:
-        """Its room has changed. Ignores a node that is not here (any more)."""
+        """Its room or size has changed, or it was drained or resumed. Ignores a node that is not here (any more)."""
         if self._nodes.get(node.name) is not node:
             return
         keys = _keys_of(node)
@@ -60,45 +79,66 @@ class NodeIndex:
             return
         self._take_out(node.name)
         self._keys[node.name] = keys
-        insort(self._by_host, keys[0])
-        if keys[1] is not None:
-            insort(self._by_device, keys[1])
+        for key, orders in zip(keys, (self._host, self._device), strict=True):
+            if key is not None:
+                insort(orders.room, key[0])
+                insort(orders.size, key[1])
 
     def _take_out(self, name: str) -> None:
-        by_host, by_device = self._keys.pop(name, (None, None))
-        for entry, order in ((by_host, self._by_host), (by_device, self._by_device)):
-            if entry is not None:
-                del order[bisect_left(order, entry)]
+        for key, orders in zip(self._keys.pop(name, (None, None)), (self._host, self._device), strict=True):
+            if key is not None:
+                del orders.room[bisect_left(orders.room, key[0])]
+                del orders.size[bisect_left(orders.size, key[1])]
 
-    def candidates(self, *, on_device: bool, known: Iterable[str]) -> Iterator[Node]:
+    def search(self, needs: Iterable[Need], known: Iterable[str], turn: int) -> Found:
         """Nodes to look at for a load, each once: all of them where they are few.
 
         Args:
-            on_device: whether a device's memory is what is looked for.
-            known: names of nodes that are worth a look in any case.
+            needs: each way in which the model can run.
+            known: names of nodes that are worth a look in any case: the model was measured there.
+            turn: how often the asker has looked.
         """
-        if len(self._ring) <= ROOMIEST + IN_TURN:
-            yield from self._ring
-            return
-        seen: set[str] = set()
-        order = self._by_device if on_device else self._by_host
-        names = [name for name in known if name in self._nodes]
-        names += [name for _, _, name in order[: -ROOMIEST - 1 : -1]]
-        for name in names:
-            if name not in seen:
-                seen.add(name)
-                yield self._nodes[name]
-        for _ in range(IN_TURN):
-            self._cursor = (self._cursor + 1) % len(self._ring)
-            node = self._ring[self._cursor]
-            if node.name not in seen:
-                seen.add(node.name)
+        if len(self._nodes) <= ROOMIEST + IN_TURN:
+            return Found(list(self._nodes.values()), True)
+        names = dict.fromkeys(name for name in known if name in self._nodes)
+        complete = True
+        for need in needs:
+            orders = self._orders(need)
+            names |= dict.fromkeys(name for _, _, name in orders.room[: -ROOMIEST - 1 : -1])
+            first = self._first_that_holds(need)
+            count = len(orders.size) - first
+            complete = complete and count <= IN_TURN
+            for at in range(min(count, IN_TURN)):
+                names[orders.size[first + (turn * IN_TURN + at) % count][1]] = None
+        return Found([self._nodes[name] for name in names], complete)
+
+    def has_large_enough(self, needs: Iterable[Need]) -> bool:
+        """Whether any node, were it empty, could run a model in one of these ways. Exact, whatever their number."""
+        return any(True for need in needs for _ in self._that_hold(need))
+
+    def _that_hold(self, need: Need) -> Iterator[Node]:
+        size = self._orders(need).size
+        for at in range(self._first_that_holds(need), len(size)):
+            node = self._nodes[size[at][1]]
+            if node.capacity.host_bytes >= need.host_bytes:
                 yield node
 
+    def _orders(self, need: Need) -> _Orders:
+        return self._host if need.device_bytes is None else self._device
 
-def _keys_of(node: Node) -> tuple[_Entry, _Entry | None]:
-    room = node.room
-    has_slot = room.slots > 0
-    by_host = (has_slot, room.host_bytes, node.name)
-    by_device = (has_slot, max(room.devices.values()), node.name) if room.devices else None
-    return by_host, by_device
+    def _first_that_holds(self, need: Need) -> int:
+        nbytes = need.host_bytes if need.device_bytes is None else need.device_bytes
+        return bisect_left(self._orders(need).size, (nbytes, ""))
+
+
+def _keys_of(node: Node) -> _Keys:
+    """Where it stands among those by host memory, and by devices. Who gives no slots at all stands nowhere."""
+    room, capacity = node.room, node.capacity
+    if capacity.slots <= 0:
+        return None, None
+    takes_loads = room.slots > 0 and not node.drained
+    host = (takes_loads, room.host_bytes, node.name), (capacity.host_bytes, node.name)
+    if not capacity.devices:
+        return host, None
+    freest = max(room.devices.get(device, 0) for device in capacity.devices)
+    return host, ((takes_loads, freest, node.name), (max(capacity.devices.values()), node.name))

@@ -109,6 +109,7 @@ class Nodes:
         if node.capacity != (capacity := _amounts(meta)):
             node.capacity = capacity
             self._books.limit(node, _amounts(meta))
+            self._index.update(node)
         node.host_id = meta.host_id
         node.note = self._notes.get(node.name, "")
         effects.append(Command(node.identity, Kind.REGISTER, self._registered()))
@@ -363,6 +364,7 @@ class Nodes:
     def drain(self, node: Node, now_s: float) -> list[Effect]:
         """Load nothing there any more; what is there moves away."""
         node.drained = True
+        self._index.update(node)
         self.drained_names.add(node.name)
         reason = f"an operator drained it: {len(node.containers)} containers move away"
         drained = self._journal.record("node.drained", node.name, reason, now_s)
@@ -373,6 +375,7 @@ class Nodes:
         self.drained_names.discard(name)
         if (node := self._registry.nodes_by_name.get(name)) is not None:
             node.drained = False
+            self._index.update(node)
         resumed = self._journal.record("node.resumed", name, "an operator opened it again", now_s)
         return [resumed, *self._residency.retry_anew(now_s)]
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.guards import LEAVING, Wish
-from huterox_connector.core.nodeindex import NodeIndex
+from huterox_connector.core.nodeindex import Need
 from huterox_connector.core.records import Container, Group, Model, Node
 from huterox_connector.core.vectors import MIB, Amounts, Charge
 from huterox_connector.core.victims import Victims, find_victims
@@ -115,25 +115,32 @@ def _charge(model: Model, node: Node, device: str) -> Charge:
             device,
             min(seen.device_bytes, max(capacity.devices.get(device, 0), device_bytes)),
         )
-    seen = model.footprints.anywhere(on_device)
-    if seen is not None:
-        host_bytes, device_bytes = seen.host_bytes, seen.device_bytes
+    host_bytes, device_bytes = _elsewhere(model, on_device)
     return Charge(1, host_bytes, device, device_bytes)
 
 
 def declared_charge(model: Model) -> Charge:
     """What a model asks for wherever it goes: for texts about nodes that it does not fit on."""
-    resources, on_device = model.spec.resources, model.spec.device == "cuda"
-    seen = model.footprints.anywhere(on_device)
+    host_bytes, device_bytes = _elsewhere(model, model.spec.device == "cuda")
+    return Charge(1, host_bytes, "", device_bytes)
+
+
+def needs_of(model: Model) -> list[Need]:
+    """What a container of `model` takes wherever it was not measured, for each way in which it can run."""
+    ways = {"cpu": (False,), "cuda": (True,), "any": (True, False)}[model.spec.device]
+    needs = []
+    for on_device in ways:
+        host_bytes, device_bytes = _elsewhere(model, on_device)
+        needs.append(Need(host_bytes, device_bytes if on_device else None))
+    return needs
+
+
+def _elsewhere(model: Model, on_device: bool) -> tuple[int, int]:
+    """Host and device memory: as measured on another node, else as declared."""
+    seen, declared = model.footprints.anywhere(on_device), model.spec.resources
     if seen is not None:
-        return Charge(1, seen.host_bytes, "", seen.device_bytes)
-    return Charge(1, resources.host_mb * MIB, "", resources.gpu_mb * MIB if on_device else 0)
-
-
-def candidates(group: Group, index: NodeIndex) -> list[Node]:
-    """Nodes to look at for a container of `group`, open or not."""
-    model = group.model
-    return list(index.candidates(on_device=model.spec.device != "cpu", known=model.footprints.nodes()))
+        return seen.host_bytes, seen.device_bytes
+    return declared.host_mb * MIB, declared.gpu_mb * MIB * on_device
 
 
 def find_place(

@@ -74,6 +74,7 @@ class Group:
     pressed_since_s: float | None = None  # since when calls have queued at its containers
     relaxed_since_s: float | None = None  # since when it has had more containers than it needs
     replica_refused_s: float = -inf  # when the journal was last told that another one does not fit
+    looks: int = 0  # for room on many nodes: each sees others
     failures: int = 0
     retry_at_s: float = 0.0
     last_error: Exception | None = None

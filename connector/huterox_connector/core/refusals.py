@@ -14,14 +14,13 @@ from huterox_connector.core.books import Books
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.effects import Effect
 from huterox_connector.core.faults import Faults
-from huterox_connector.core.guards import Wish, wish_of
 from huterox_connector.core.interrupts import comes_s, in_short, interrupt
 from huterox_connector.core.journal import Journal
 from huterox_connector.core.lending import Lending
-from huterox_connector.core.nodeindex import NodeIndex
-from huterox_connector.core.placement import candidates, fits_beside_the_firm, is_open
-from huterox_connector.core.records import Group, GroupKey, Node, WaitingCall
+from huterox_connector.core.placement import fits_beside_the_firm
+from huterox_connector.core.records import Group, GroupKey, WaitingCall
 from huterox_connector.core.registry import Registry
+from huterox_connector.core.survey import Survey
 from huterox_wire.errors import ResourceInterrupt
 
 NODES_JUDGED_MAX: Final = 64
@@ -44,6 +43,7 @@ class Outlook:
     at_s: float = inf
     holds_until_s: float = -inf
     version: int = -1  # of the books, then
+    seen: Survey | None = None  # the look itself: what is explained is what was decided on
     error: ResourceInterrupt | None = None  # made when it is first needed
     told_s: float = -inf
     untold: int = 0  # refusals since the journal was told of one
@@ -56,7 +56,6 @@ class Refusals:
         self,
         registry: Registry,
         books: Books,
-        index: NodeIndex,
         faults: Faults,
         lending: Lending,
         journal: Journal,
@@ -64,7 +63,6 @@ class Refusals:
     ) -> None:
         self._registry = registry
         self._books = books
-        self._index = index
         self._faults = faults
         self._lending = lending
         self._journal = journal
@@ -81,13 +79,14 @@ class Refusals:
         outlook = self._outlooks.get(group.key)
         return outlook.holds_until_s if outlook is not None else -inf
 
-    def looked(self, wish: Wish, nodes: list[Node], now_s: float) -> None:
-        """There is no room for `wish` on `nodes`: note when there may be."""
-        outlook = self._outlooks.setdefault(wish.group.key, Outlook())
-        self._outlooks.move_to_end(wish.group.key)
+    def looked(self, seen: Survey, now_s: float) -> None:
+        """A look has found no room: note when there may be some."""
+        key = seen.wish.group.key
+        outlook = self._outlooks.setdefault(key, Outlook())
+        self._outlooks.move_to_end(key)
         if len(self._outlooks) > GROUPS_MAX:
             self._outlooks.popitem(last=False)
-        outlook.at_s = self._room_at_s(wish, nodes, now_s)
+        outlook.seen, outlook.at_s = seen, self._room_at_s(seen, now_s)
         outlook.holds_until_s = now_s + self._config.look_again_s
         outlook.version = self._books.version
         outlook.error = None
@@ -105,8 +104,9 @@ class Refusals:
         if not count:
             return []
         if outlook.error is None:
-            wish, nodes = wish_of(group, now_s, self._config), candidates(group, self._index)
-            outlook.error = interrupt(wish, nodes, len(self._index), outlook.at_s, now_s, self._config)
+            assert outlook.seen is not None, "who is refused was looked for"
+            nodes = self._registry.nodes.values()
+            outlook.error = interrupt(outlook.seen, nodes, outlook.at_s, now_s, self._config)
         told = self._tell(group, outlook, outlook.error, count, now_s)
         return [*told, *self._faults.interrupt(group, outlook.error, in_vain)]
 
@@ -118,16 +118,16 @@ class Refusals:
         facts = in_short(error.details)
         return [self._journal.record("refused", group.model.name, error.message, now_s, calls=calls, **facts)]
 
-    def _room_at_s(self, wish: Wish, nodes: list[Node], now_s: float) -> float:
-        """When there may be room at the earliest. Of many nodes not all were looked at: then nothing is ruled out."""
-        group = wish.group
+    def _room_at_s(self, seen: Survey, now_s: float) -> float:
+        """When there may be room at the earliest. Where some large enough nodes were not seen, nothing is ruled out."""
+        group = seen.wish.group
         if group.model.lenders and self._lending.serves(group, now_s):
             return now_s  # the line moves on with what is lent
-        all_seen = len(nodes) == len(self._index)
-        open_nodes = [node for node in nodes if is_open(node, group, now_s, self._config)]
-        if all_seen and len(open_nodes) == len(nodes):
-            return comes_s(wish, open_nodes, now_s, self._config)
-        if not all_seen and len(self._index) > NODES_JUDGED_MAX:
+        if not seen.large_enough:
+            return inf
+        if seen.complete and len(seen.open) == len(seen.nodes):
+            return comes_s(seen.wish, seen.open, now_s, self._config)
+        if not seen.complete and seen.nodes_in_all > NODES_JUDGED_MAX:
             return now_s
         if not any(fits_beside_the_firm(group.model, node) for node in self._registry.nodes.values()):
             return inf

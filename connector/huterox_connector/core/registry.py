@@ -35,6 +35,7 @@ class Registry:
         self.service_ids: SortedKeys[int] = SortedKeys()
         self.container_ids: SortedKeys[int] = SortedKeys()
         self.past_usage: dict[str, Usage] = {}  # of services that were deleted, by tenant
+        self._groups_made = 0
         self._service_ids: dict[tuple[str, str], ServiceId] = {}
 
     # Look-ups that name what is missing.
@@ -105,7 +106,8 @@ class Registry:
     def group_of(self, model: Model, dedicated_to: ServiceId, now_s: float) -> Group:
         key = (model.name, dedicated_to)
         if (group := self.groups.get(key)) is None:
-            group = self.groups[key] = Group(key, model, Hotness(now_s))
+            self._groups_made += 1  # each begins to look somewhere else
+            group = self.groups[key] = Group(key, model, Hotness(now_s), looks=self._groups_made)
         return group
 
     def add_container(self, container: Container) -> None:

@@ -15,10 +15,11 @@ from huterox_connector.core.leaving import Leaving
 from huterox_connector.core.lifecycle import State
 from huterox_connector.core.loading import Loading
 from huterox_connector.core.nodeindex import NodeIndex
-from huterox_connector.core.placement import Place, candidates, find_place, is_open
+from huterox_connector.core.placement import Place, find_place, is_open
 from huterox_connector.core.records import Container, Group, Node
 from huterox_connector.core.refusals import Refusals
 from huterox_connector.core.registry import Registry
+from huterox_connector.core.survey import Survey, survey
 from huterox_wire.errors import HuteroxError, ModelError, Unavailable, WorkerLost
 
 LOOKS_MAX: Final = 8
@@ -68,23 +69,28 @@ class Residency:
             return self._faults.fail(group, self._load_refused(group, now_s))
         if self._refusals.is_known(group, now_s):
             return self._refusals.end_vain(group, now_s)
-        wish = wish_of(group, now_s, self._config)
-        nodes = candidates(group, self._index)
-        place = find_place(wish, [n for n in nodes if is_open(n, group, now_s, self._config)], now_s, self._config)
+        seen = self._look(group, now_s)
+        place = find_place(seen.wish, seen.open, now_s, self._config)
         if place is not None:
-            return self.load(wish, place, reason, now_s)
-        if not nodes:
+            return self.load(seen.wish, place, reason, now_s)
+        if not seen.nodes:
             return []  # no kernel: `lose_patience` tells
-        claimed = self._claim(wish, nodes, now_s)
-        self._refusals.looked(wish, nodes, now_s)
+        claimed = self._claim(seen.wish, seen.open, now_s)
+        self._refusals.looked(seen, now_s)
         return claimed + self._refusals.end_vain(group, now_s)
 
     def add_replica(self, group: Group, reason: str, now_s: float, avoid: Node | None = None) -> list[Effect] | None:
         """One more container for a group that has some, where it fits without an eviction; None: nowhere."""
-        wish = wish_of(group, now_s, self._config)
-        nodes = [n for n in candidates(group, self._index) if n is not avoid and is_open(n, group, now_s, self._config)]
-        place = find_place(wish, nodes, now_s, self._config, may_evict=False)
-        return self.load(wish, place, reason, now_s) if place is not None else None
+        seen = self._look(group, now_s)
+        nodes = [node for node in seen.open if node is not avoid]
+        place = find_place(seen.wish, nodes, now_s, self._config, may_evict=False)
+        return self.load(seen.wish, place, reason, now_s) if place is not None else None
+
+    def _look(self, group: Group, now_s: float) -> Survey:
+        """What is seen now; the next look sees other nodes, where they are many."""
+        seen = survey(wish_of(group, now_s, self._config), self._index, now_s, self._config)
+        group.looks += 1
+        return seen
 
     def load(self, wish: Wish, place: Place, reason: str, now_s: float) -> list[Effect]:
         """Plan a container at `place`, and see to it that who must leave does."""
@@ -143,8 +149,8 @@ class Residency:
 
     # No place.
 
-    def _claim(self, wish: Wish, nodes: list[Node], now_s: float) -> list[Effect]:
-        node = self._claims.claim(wish, nodes, now_s)
+    def _claim(self, wish: Wish, open_nodes: list[Node], now_s: float) -> list[Effect]:
+        node = self._claims.claim(wish, open_nodes, now_s)
         if node is None:
             return []
         waited_s = now_s - wish.since_s

@@ -92,7 +92,7 @@ class Switchboard:
         loading = Loading(registry, books, faults, journal, term, config)
         self._leaving = leaving = Leaving(registry, books, journal, term, config)
         self._lending = lending = Lending(faults, journal, config)
-        refusals = Refusals(registry, books, index, faults, lending, journal, config)
+        refusals = Refusals(registry, books, faults, lending, journal, config)
         self._residency = residency = Residency(
             registry, books, index, loading, leaving, self.calls, faults, refusals, journal, ids, config
         )
