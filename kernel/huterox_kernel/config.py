@@ -50,7 +50,7 @@ class KernelConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
     lane_ring_entries: RingEntries = 1024
     busy_retry_after_s: Seconds = 0.05  # told to callers whose call found the lane full
 
-    lease_half_mb: HalfMb = 256  # of callers' lanes, where they do not say
+    lease_half_mb: HalfMb = 512  # of callers' lanes, where they do not say: room for the largest message
     lease_half_mb_max: HalfMb = 4096  # what callers that ask for more get
     lease_ring_entries: RingEntries = 1024
     lease_token_s: Seconds = 5.0  # for a caller to fetch the lane that it was promised

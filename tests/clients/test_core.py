@@ -225,6 +225,15 @@ def test_a_stream_whose_parts_are_too_large_ends_as_busy_but_taken_parts_do_not_
     assert call.ended
 
 
+def test_one_part_may_be_as_large_as_any_message():
+    core = make_core()
+    call = begin(core, stream=True)
+    for _ in range(2):
+        core.on_frames(answer(call, Kind.PART, bytes(5000)))
+        assert not call.ended
+        call.take_part()
+
+
 def test_unattended_calls_are_counted_until_they_end_in_any_way():
     core = make_core(Limits())
     calls = [core.prepare(Kind.CALL, 7, b"", (), 1.0) for _ in range(4)]

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from huterox_kernel.config import ConfigError, lane_socket, load_config, node_name
+from huterox_kernel.config import ConfigError, KernelConfig, lane_socket, load_config, node_name
+from huterox_shm.slab import Slab
+from huterox_wire.limits import MESSAGE_NBYTES_MAX
 
 GOOD = 'switchboard = "ipc:///tmp/back.ipc"\ndir = "/tmp/kernel"\n'
 
@@ -92,3 +94,9 @@ def test_the_program_ends_with_code_2_and_one_line_on_a_mistake(tmp_path: Path) 
     assert ended.returncode == 2
     assert ended.stderr.startswith("huterox_kernel: ")
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_lanes_have_room_for_the_largest_message_unless_they_are_set_to_less() -> None:
+    config = KernelConfig(switchboard="ipc:///tmp/b", dir="/tmp")
+    for half_mb in (config.lane_half_mb, config.lease_half_mb):
+        assert Slab(0, half_mb << 20).nbytes_max >= MESSAGE_NBYTES_MAX

@@ -121,3 +121,17 @@ def test_a_message_over_the_limit_is_too_large() -> None:
     with pytest.raises(TooLarge) as refusal:
         check_message_nbytes(MESSAGE_NBYTES_MAX + 1)
     assert refusal.value.details["limit"] == MESSAGE_NBYTES_MAX
+
+
+def test_the_limit_is_the_same_in_both_forms_and_is_told_before_anything_is_copied() -> None:
+    first = memoryview(bytearray(MESSAGE_NBYTES_MAX // 2))  # never written to, so it takes no memory
+    last = memoryview(bytearray(MESSAGE_NBYTES_MAX // 2 - TENSOR_ALIGNMENT))
+    meta = bytes(TENSOR_ALIGNMENT - 1 - 40)
+    frames = encode(Kind.CALL, 1, 1, 0, meta, [first, last])
+    assert decode(frames).header.tensor_count == 2
+    over = memoryview(bytearray(len(first) + 1))
+    assert sum(map(len, (frames[0], meta, over, last))) == MESSAGE_NBYTES_MAX  # without its padding it would fit
+    with pytest.raises(TooLarge):
+        encode(Kind.CALL, 1, 1, 0, meta, [over, last])
+    with pytest.raises(TooLarge):
+        decode([frames[0], meta, over, last])

@@ -1,6 +1,7 @@
 """Named values and their tensors."""
 
 import enum
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from huterox_wire.arrays import BFLOAT16, DTYPE_OF_NAME
 from huterox_wire.errors import HuteroxError, InvalidInput, TooLarge
-from huterox_wire.limits import BLOB_NBYTES_MIN, DEPTH_MAX, NAME_NBYTES_MAX, RANK_MAX, TENSORS_MAX
+from huterox_wire.limits import BLOB_NBYTES_MIN, DEPTH_MAX, MESSAGE_NBYTES_MAX, NAME_NBYTES_MAX, RANK_MAX, TENSORS_MAX
 from huterox_wire.meta import CallMeta, TensorSpec, decode_call, encode_meta
 from huterox_wire.payload import array_from, join_values, split_values
 
@@ -219,6 +220,20 @@ def test_one_tensor_too_many_is_too_large() -> None:
     assert refusal.value.details["limit"] == TENSORS_MAX
     arrays.popitem()
     assert len(carried(arrays)) == TENSORS_MAX
+
+
+def test_what_is_too_large_is_refused_before_any_of_it_is_copied() -> None:
+    half = np.broadcast_to(np.zeros(1, np.uint8), (MESSAGE_NBYTES_MAX // 2 + 1,))  # takes no memory, until it is copied
+    whole = np.broadcast_to(np.zeros(1, ">f8"), (MESSAGE_NBYTES_MAX // 8 + 1,))
+    many = {f"a{i}": half[: MESSAGE_NBYTES_MAX // 4] for i in range(TENSORS_MAX + 1)}
+    for values in ({"x": half, "y": half}, {"x": whole}, {"x": half, "n": 1, "y": bytes(10), "z": half}, many):
+        tracemalloc.start()
+        try:
+            with pytest.raises(TooLarge):
+                split_values(values)
+            assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        finally:
+            tracemalloc.stop()
 
 
 def test_a_name_given_twice_is_refused() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from huterox_wire.dtypes import ITEM_NBYTES
 from huterox_wire.errors import InvalidInput
-from huterox_wire.limits import RANK_MAX
+from huterox_wire.limits import BLOB_NBYTES_MIN, RANK_MAX
 
 BFLOAT16: Final = np.dtype(ml_dtypes.bfloat16)
 _LONG: Final = "x87" if np.finfo(np.longdouble).nmant == 63 else "quad"
@@ -77,16 +77,26 @@ def name_of_dtype(name: str, dtype: np.dtype[Any]) -> str:
     raise InvalidInput(f"{name!r}: arrays of dtype {dtype} are not carried{hint}", dtype=str(dtype))
 
 
-def wire_array(name: str, array: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], str]:
-    """An array as the wire has it, contiguous and little-endian, and its dtype's name there. Copied where it must be.
+def nbytes_of(value: Any) -> int | None:
+    """How many bytes a top-level value takes as a tensor; None: it is no array, or cannot say."""
+    if isinstance(value, bytes | bytearray):
+        return len(value) if len(value) >= BLOB_NBYTES_MIN else None
+    if isinstance(value, memoryview):
+        return value.nbytes if value.nbytes >= BLOB_NBYTES_MIN else None
+    if isinstance(value, np.ndarray) or is_plain_tensor(value):
+        return int(value.nbytes)
+    return None
+
+
+def wire_array(name: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """An array as the wire has it, contiguous and little-endian. Copied where it must be.
 
     Raises:
         InvalidInput: too many dimensions, or a dtype that is not carried.
     """
     if array.ndim > RANK_MAX:
         raise InvalidInput(f"{name!r}: an array of rank {array.ndim}; at most {RANK_MAX}", limit=RANK_MAX)
-    dtype_name = name_of_dtype(name, array.dtype)
-    return np.asarray(array, DTYPE_OF_NAME[dtype_name], order="C"), dtype_name
+    return np.asarray(array, DTYPE_OF_NAME[name_of_dtype(name, array.dtype)], order="C")
 
 
 def _foreign_class(name: str, value: np.ndarray[Any, Any]) -> InvalidInput:

@@ -6,7 +6,7 @@ PACKED_NBYTES_MAX: Final = 64 * 1024
 """Up to this size a sender packs header, meta and tensors into one frame."""
 
 MESSAGE_NBYTES_MAX: Final = 512 * 1024 * 1024
-"""Header, meta and all tensors of one message together."""
+"""Header, meta and all tensors of one message together, as they lie in the packed form. The same by every way."""
 
 META_NBYTES_MAX: Final = 1024 * 1024
 """The msgpack map of one message."""

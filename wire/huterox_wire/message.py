@@ -8,7 +8,8 @@ A message is a header, a meta map and tensors. It travels in one of two forms:
 In the packed form each tensor begins at the next multiple of 64 bytes from the start of the header, so a message that
 is copied whole into shared memory has aligned tensors. Senders pack what is at most PACKED_NBYTES_MAX in all; larger
 messages are split, unless their bytes already lie in packed form (an answer in shared memory). Receivers take both
-forms at any size up to MESSAGE_NBYTES_MAX.
+forms at any size up to MESSAGE_NBYTES_MAX, which counts the packed form whichever it is: so a message that fits one way
+fits every way.
 """
 
 from collections.abc import Sequence
@@ -62,6 +63,8 @@ def encode(
 
     Args:
         tensors: contiguous buffers of bytes (format "B"); in the split form they are returned as they are, uncopied.
+    Raises:
+        TooLarge: over MESSAGE_NBYTES_MAX; nothing was copied.
     """
     meta_nbytes = len(meta)
     if not tensors:
@@ -70,7 +73,9 @@ def encode(
         return [pack_header(kind, flags, 0, request_id, handle, budget_us, meta_nbytes), meta]
     sizes = [len(tensor) for tensor in tensors]
     count = len(sizes)
-    if packed_nbytes(meta_nbytes, sizes) > PACKED_NBYTES_MAX:
+    nbytes = packed_nbytes(meta_nbytes, sizes)
+    if nbytes > PACKED_NBYTES_MAX:
+        check_message_nbytes(nbytes)
         return [pack_header(kind, flags, count, request_id, handle, budget_us, meta_nbytes), meta, *tensors]
     parts: list[Buffer] = [
         pack_header(kind, flags | _PACKED, count, request_id, handle, budget_us, meta_nbytes),
@@ -109,7 +114,7 @@ def decode(frames: Sequence[Buffer]) -> Message:
         raise InvalidInput(f"a split message's header frame has {HEADER_NBYTES} bytes, got {len(first)}")
     if len(frames[1]) != header.meta_nbytes:
         raise InvalidInput(f"the header says {header.meta_nbytes} bytes of meta, the frame has {len(frames[1])}")
-    check_message_nbytes(sum(len(frame) for frame in frames))
+    check_message_nbytes(packed_nbytes(header.meta_nbytes, [len(frame) for frame in frames[2:]]))
     return Message(header, frames[1], frames[2:], None)
 
 
@@ -158,7 +163,7 @@ def slice_tensors(message: Message, sizes: Sequence[int]) -> Sequence[Buffer]:
 
 
 def check_message_nbytes(nbytes: int) -> None:
-    """Raise TooLarge where a whole message is over the limit."""
+    """Raise TooLarge where a whole message, in the packed form, is over the limit."""
     if nbytes > MESSAGE_NBYTES_MAX:
         raise TooLarge(
             f"a message of {nbytes} bytes; at most {MESSAGE_NBYTES_MAX} are carried",

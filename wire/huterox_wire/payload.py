@@ -9,10 +9,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from huterox_wire.arrays import DTYPE_OF_NAME, NAME_OF_DTYPE, array_of, is_torch_tensor, wire_array
+from huterox_wire.arrays import DTYPE_OF_NAME, NAME_OF_DTYPE, array_of, is_torch_tensor, nbytes_of, wire_array
 from huterox_wire.errors import InvalidInput, TooLarge
 from huterox_wire.header import Buffer
 from huterox_wire.limits import BLOB_NBYTES_MIN, DEPTH_MAX, NAME_NBYTES_MAX, RANK_MAX, TENSORS_MAX
+from huterox_wire.message import check_message_nbytes, packed_nbytes
 from huterox_wire.meta import TensorSpec
 
 Values = Mapping[str, Any]
@@ -28,38 +29,52 @@ def split_values(values: Values) -> tuple[dict[str, Any], list[TensorSpec], list
     Raises:
         InvalidInput: a name that is not carried, an object array, a dtype, rank or type that is not carried, or an
             array inside a list or map.
-        TooLarge: more than TENSORS_MAX arrays.
+        TooLarge: more than TENSORS_MAX arrays, or arrays that are too large for one message, where some of them would
+            have to be copied.
     """
     params: dict[str, Any] = {}
     specs: list[TensorSpec] = []
     buffers: list[Buffer] = []
+    is_checked = False
     for name, value in values.items():
         if not isinstance(name, str) or not 0 < len(name) <= NAME_NBYTES_MAX:
             raise _bad_name(name)
         kind = type(value)
-        if kind is np.ndarray:
-            _add_array(name, value, specs, buffers)
-        elif kind in _PLAIN:
+        if kind in _PLAIN:
             params[name] = value
-        else:
+        elif kind is not np.ndarray or not _add_array(name, value, specs, buffers):
+            if not is_checked:
+                check_before_copies(values)
+                is_checked = True
             _add_other(name, value, params, specs, buffers)
-    if len(specs) > TENSORS_MAX:
-        raise TooLarge(f"{len(specs)} arrays in one message; at most {TENSORS_MAX}", limit=TENSORS_MAX)
+    _check_count(len(specs))
     return params, specs, buffers
 
 
-def _add_array(name: str, array: np.ndarray[Any, Any], specs: list[TensorSpec], buffers: list[Buffer]) -> None:
-    """Hot path. Append one array's description and its bytes."""
+def _add_array(name: str, array: np.ndarray[Any, Any], specs: list[TensorSpec], buffers: list[Buffer]) -> bool:
+    """Hot path. Append one array's description and its bytes. False: it is not as the wire has it."""
     try:
         dtype_name = NAME_OF_DTYPE.get(array.dtype)
     except TypeError:  # a dtype that has no hash
-        dtype_name = None
-    shape = list(array.shape)
-    if dtype_name is None or len(shape) > RANK_MAX or not array.flags.c_contiguous:
-        array, dtype_name = wire_array(name, array)
-    specs.append(TensorSpec(name, dtype_name, shape))
+        return False
+    if dtype_name is None or array.ndim > RANK_MAX or not array.flags.c_contiguous:
+        return False
+    specs.append(TensorSpec(name, dtype_name, list(array.shape)))
     # reshape(-1).view also takes what memoryview.cast refuses: bfloat16, zero sizes and zero dimensions.
     buffers.append(array.reshape(-1).view(np.uint8).data)
+    return True
+
+
+def check_before_copies(values: Values) -> None:
+    """Raise TooLarge where arrays and byte strings alone are too many, or too much, for one message."""
+    sizes = [nbytes for value in values.values() if (nbytes := nbytes_of(value)) is not None]
+    _check_count(len(sizes))
+    check_message_nbytes(packed_nbytes(0, sizes))
+
+
+def _check_count(count: int) -> None:
+    if count > TENSORS_MAX:
+        raise TooLarge(f"{count} arrays in one message; at most {TENSORS_MAX}", limit=TENSORS_MAX)
 
 
 def _bad_name(name: Any) -> InvalidInput:
@@ -77,7 +92,7 @@ def _add_other(name: str, value: Any, params: dict[str, Any], specs: list[Tensor
             specs.append(TensorSpec(name, "bytes", [len(data)]))
             buffers.append(data)
     elif (array := array_of(name, value)) is not None:
-        _add_array(name, array, specs, buffers)
+        _add_array(name, wire_array(name, array), specs, buffers)
     else:
         params[name] = plain(name, value)
 

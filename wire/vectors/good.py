@@ -346,8 +346,8 @@ def limits() -> list[Vector]:
         good("packed-65537", "one byte more: split", head, filled(65537)),
         good("packed-65537-packed", "the same packed: receivers take it", head, filled(65537), "packed"),
         good("meta-max", "a meta of 1 MiB", head, meta, canonical=True),
-        good("message-max", "a message of 512 MiB, split", head,
-             Body(tensors=[Tensor("x", "uint8", [536870912 - 40 - 25], zeros=536870912 - 40 - 25)])),
+        good("message-max", "a message of 512 MiB in its packed form, split", head,
+             Body(tensors=[Tensor("x", "uint8", [536870912 - 128], zeros=536870912 - 128)])),
     ]  # fmt: skip
 
 

@@ -75,6 +75,8 @@ def frames() -> list[Vector]:
         malformed("split-meta-empty", "split: the meta's frame is empty", [plain, b""], 4),
         malformed("split-over", "split: 512 MiB and a byte",
                   [[(Head(count=1).pack(0, 0, 1), 1)], [(EMPTY, 1)], [(b"\0", giant - 40)]], 4, "TooLarge"),
+        malformed("split-over-with-padding", "split: 512 MiB, and a byte more with padding",
+                  [[(Head(count=1).pack(0, 0, 1), 1)], [(EMPTY, 1)], [(b"\0", giant - 63)]], 4, "TooLarge"),
     ]  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from huterox_wire.errors import Busy, Cancelled, DeadlineExceeded, Fault, Hutero
 from huterox_wire.header import HEADER_NBYTES, REQUEST_ID, Buffer, pack_header, unpack_header
 from huterox_wire.kinds import Flag, Kind
 from huterox_wire.limits import BUDGET_US_MAX
-from huterox_wire.message import Message, check_message_nbytes, decode, encode
+from huterox_wire.message import Message, decode, encode
 from huterox_wire.meta import decode_error
 
 _REPLY: Final = int(Kind.REPLY)
@@ -157,7 +157,6 @@ class ClientCore:
         request_id = next(self._ids)
         frames = encode(kind, request_id, handle, budget_us, meta, tensors, _STREAM if stream else 0)
         nbytes = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
-        check_message_nbytes(nbytes)
         return Call(request_id, timeout_s, frames, nbytes, stream)
 
     def renew(self, call: Call, handle: int, now_s: float) -> Call:
@@ -240,7 +239,9 @@ class ClientCore:
         call.parts_nbytes += sum(map(len, frames))
         limits = self._limits
         nbytes = call.parts_nbytes - call.parts_taken_nbytes
-        if len(call.parts) > limits.stream_parts_max or nbytes > limits.stream_nbytes_max:
+        count = len(call.parts)
+        # One part alone may be as large as any message.
+        if count > limits.stream_parts_max or (nbytes > limits.stream_nbytes_max and count > 1):
             call.error = Busy(
                 f"the stream's reader is too slow: {len(call.parts)} parts of {nbytes} bytes wait for it",
                 parts=len(call.parts),

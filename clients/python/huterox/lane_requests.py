@@ -33,7 +33,7 @@ from huterox_wire.kinds import Flag, Kind
 from huterox_wire.limits import BLOB_NBYTES_MIN, BUDGET_US_MAX
 from huterox_wire.message import Message, align, check_message_nbytes, decode, packed_nbytes, slice_tensors
 from huterox_wire.meta import CallMeta, TensorSpec, decode_call, encode_meta
-from huterox_wire.payload import split_values
+from huterox_wire.payload import check_before_copies, split_values
 
 _REFERENCE: Final = struct.Struct("<QQ")
 _CONSTANTS: Final = frozenset({type(None), bool, int})
@@ -170,7 +170,7 @@ class LaneRequests:
         check_method(method)
         flags = 0 if call.parts is None else STREAM
         try:
-            inputs = {name: _plain_array(name, value) for name, value in inputs.items()}
+            inputs = _plain_arrays(inputs)
             key = _key_of(method, inputs)
             form = None if key is None else self._form_of(key, method, inputs)
             if form is None:
@@ -252,10 +252,12 @@ class LaneRequests:
         """Give a call's form a number and tell the container."""
         params, specs, buffers = split_values(inputs)
         end = self.end
-        need = max(map(len, buffers), default=0)
-        if need > end.nbytes_max:
-            raise LaneTooSmall(need, end.nbytes_max)  # before the container is told of what will never come
         meta = encode_meta(CallMeta(method, params, specs))
+        # Both before the container is told of what will never come.
+        sizes = [len(buffer) for buffer in buffers]
+        check_message_nbytes(packed_nbytes(len(meta), sizes))
+        if (need := max(sizes, default=0)) > end.nbytes_max:
+            raise LaneTooSmall(need, end.nbytes_max)
         offset = end.claim(len(meta))
         end.write_view(offset, len(meta))[:] = meta
         form = self._forms.add(key, meta, specs)
@@ -387,6 +389,14 @@ def _split(frame: bytes) -> Request:
     message: Message = decode([frame])
     specs: list[TensorSpec] = decode_call(message.meta).tensors
     return bytes(message.meta), list(slice_tensors(message, [spec.nbytes for spec in specs]))
+
+
+def _plain_arrays(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """All kinds of arrays as plain NumPy arrays. Raises InvalidInput, TooLarge."""
+    if all((kind := type(value)) is _ndarray or kind in _CONSTANTS or kind is str for value in inputs.values()):
+        return inputs
+    check_before_copies(inputs)
+    return {name: _plain_array(name, value) for name, value in inputs.items()}
 
 
 def _plain_array(name: str, value: Any) -> Any:

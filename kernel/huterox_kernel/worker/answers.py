@@ -23,6 +23,7 @@ from huterox_wire.forms import Form, SentForms
 from huterox_wire.header import HEADER_NBYTES, pack_header
 from huterox_wire.kinds import Flag, Kind
 from huterox_wire.limits import BUDGET_US_MAX
+from huterox_wire.message import check_message_nbytes, packed_nbytes
 from huterox_wire.meta import error_meta
 
 _PACKED: Final = int(Flag.PACKED)
@@ -143,6 +144,7 @@ class Answers:
         meta, specs, _ = take_apart(result)
         if not specs:
             return None
+        check_message_nbytes(packed_nbytes(len(meta), [spec.nbytes for spec in specs]))
         try:
             offset = self._claim(len(meta))
         except LaneFull:
@@ -165,7 +167,8 @@ class Answers:
             return self._lane.claim(nbytes)
         except LaneTooSmall as exc:
             raise TooLarge(
-                f"the answer needs {exc.need} bytes; the lane carries at most {exc.limit}",
+                f"the answer needs {exc.need} bytes; this lane carries at most {exc.limit} (connect's lane_mb, or the"
+                " kernel's lease_half_mb and lane_half_mb, make it larger)",
                 need=exc.need,
                 limit=exc.limit,
             ) from exc

@@ -12,11 +12,12 @@ import pytest
 from tests.values import KINDS, REFUSED, WITH_TORCH, Kinds, Sample, Source, result, same, several
 
 from huterox_shm.lane import REPLY
-from huterox_wire.errors import HuteroxError
+from huterox_wire.errors import HuteroxError, TooLarge
+from huterox_wire.limits import MESSAGE_NBYTES_MAX
 from huterox_wire.message import decode
 from huterox_wire.meta import CallMeta, decode_reply, encode_meta
 
-from .conftest import Bench
+from .conftest import MIB, Bench
 from .test_numbered import Lane
 
 pytestmark = pytest.mark.filterwarnings(
@@ -147,3 +148,41 @@ def test_a_result_that_raises_when_it_is_looked_at_ends_its_call_only(bench: Mak
     model._instance.result = 7
     assert caller.call("predict") == {"result": 7}
     caller.check_memory()
+
+
+def large(nbytes: int) -> Any:
+    """An array that takes no memory until it is copied."""
+    return np.broadcast_to(np.zeros(1, np.uint8), (nbytes,))
+
+
+@by_ways
+def test_the_largest_result_is_the_same_each_time(bench: Make, way: str) -> None:
+    worker = bench("given.py:Given", half_mb=1024)
+    model: Any = worker.model
+    caller = Caller(worker, way)
+    over, whole = large(MESSAGE_NBYTES_MAX - 64), np.zeros(MESSAGE_NBYTES_MAX - 64, np.uint8)
+    for values in (over, {"x": over, "n": 1}, {"x": over[::2], "y": over[1::2]}, {"x": whole}, [b"x" * 600_000] * 2):
+        for _ in range(3):
+            model._instance.result = values
+            with pytest.raises(TooLarge):
+                caller.lane.call("predict") if caller.lane else worker.result()
+            model._instance.result = np.ones(3)
+            assert caller.call("predict")["result"].tolist() == [1, 1, 1]
+    caller.check_memory()
+    assert worker.container.slab_stats().reserved_nbytes < MIB
+
+
+def test_the_largest_call_is_the_same_each_time(bench: Make) -> None:
+    worker = bench("given.py:Given", half_mb=1024)
+    lane = Lane(worker)
+    over = large(MESSAGE_NBYTES_MAX - 64)
+    inside = lane.core.empty(MESSAGE_NBYTES_MAX // 2, "uint8")
+    for inputs in ({"x": over}, {"x": over, "n": 1}, {"x": over, "n": [1]}, {"x": inside, "y": inside}):
+        for _ in range(3):
+            with pytest.raises(TooLarge, match="at most 536870912 are carried"):
+                lane.call("note", **inputs)
+            assert lane.call("note", x=np.ones(3), n=1) == {"result": None}
+    del inside, inputs
+    gc.collect()
+    worker.caller.trim()
+    assert worker.lent_count() == 0
