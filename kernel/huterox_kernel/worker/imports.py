@@ -2,17 +2,22 @@
 
 Only modules of the interpreter's own library and of its installed packages count. What lies beside a model is the
 model's own: it may differ from model to model under one name, so it is never preloaded, and where a model has such a
-module beside it, the preloaded one of that name makes way (`give_way`).
+module beside it, the preloaded one of that name makes way (`give_way`). What the worker itself needs cannot; there the
+model is told when it imports it.
 
 How long each import took is not measured here, which would take hooks in the import system; the zygote that imports
 them anew measures each. Here it is enough that the stages of the load that imported anything took long.
 """
 
+import builtins
 import os
 import sys
 import sysconfig
 import zlib
-from typing import Final
+from collections.abc import Iterable, Iterator
+from importlib.machinery import all_suffixes
+from types import ModuleType
+from typing import Any, Final
 
 from huterox_kernel.worker.control import Imported
 
@@ -22,8 +27,10 @@ DEAR_S: Final = 0.03
 MODULES_MAX: Final = 512
 NAMES_NBYTES_MAX: Final = 32 * 1024
 
-preloaded_later: set[str] = set()
-"""Packages that only learned modules brought into this zygote; children inherit it."""
+_NEEDED: Final = frozenset({"huterox_kernel", "huterox_shm", "huterox_wire", "ml_dtypes", "msgspec", "numpy", "torch"})
+"""What the worker itself uses, beside the standard library."""
+
+_ENDINGS: Final = tuple(all_suffixes())
 
 
 class Watch:
@@ -74,21 +81,70 @@ def library_folders() -> tuple[str, ...]:
     return tuple(sorted(folders))
 
 
-def give_way(source_dir: str, entry: str) -> None:
-    """Forget learned modules that have the name of something beside the model: the model means its own."""
-    if not preloaded_later:
+def give_way(folders: Iterable[str], file: str) -> None:
+    """Forget preloaded modules that have the name of something beside the model: the model means its own.
+
+    Args:
+        folders: where the model's imports look first.
+        file: the entry's, which is no module beside itself.
+    """
+    folders = list(folders)
+    hidden: dict[str, str] = {}
+    for folder in folders:
+        for top, path in _modules_in(folder):
+            # Asked by name: to go through all modules would copy every page that has one.
+            if path == file or top not in sys.modules or _is_of(sys.modules[top], path):
+                continue
+            if _is_needed(top):
+                hidden[top] = path
+            else:
+                for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
+                    del sys.modules[name]
+    if hidden:
+        _refuse_imports(hidden, folders)
+
+
+def _modules_in(folder: str) -> Iterator[tuple[str, str]]:
+    """Modules and packages in a folder, each with its path. A folder without `__init__.py` stands behind all others."""
+    try:
+        items = list(os.scandir(folder))
+    except OSError:
         return
-    beside: set[str] = set()
-    file, _, _ = entry.rpartition(":")
-    entry_folder = os.path.dirname(os.path.join(source_dir, file)) if file.endswith(".py") else ""  # noqa: PTH118, PTH120
-    for folder in {source_dir, entry_folder} - {""}:
-        try:
-            beside.update(item.partition(".")[0] for item in os.listdir(folder))  # noqa: PTH208 - Path is slower
-        except OSError:
-            continue
-    for top in beside & preloaded_later:
-        for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
-            del sys.modules[name]
+    for item in items:
+        name, _, ending = item.name.partition(".")
+        is_package = not ending and os.path.isfile(os.path.join(item.path, "__init__.py"))  # noqa: PTH113, PTH118
+        if not name.startswith("__") and (is_package or item.name.endswith(_ENDINGS)):
+            yield name, item.path
+
+
+def _is_of(module: ModuleType, path: str) -> bool:
+    """Is it the very one that lies there, as where a model is installed among the libraries?"""
+    origin = getattr(getattr(module, "__spec__", None), "origin", None)
+    return isinstance(origin, str) and f"{os.path.realpath(origin)}/".startswith(f"{os.path.realpath(path)}/")
+
+
+def _is_needed(top: str) -> bool:
+    return top in _NEEDED or top in sys.stdlib_module_names
+
+
+def _refuse_imports(hidden: dict[str, str], folders: list[str]) -> None:
+    """Refuse that the model's own files import these by name: they mean theirs, and would get another.
+
+    Without this the import would go well, and what follows would fail for a reason that nobody sees.
+    """
+    import_module = builtins.__import__
+    own, libraries = tuple(f"{folder}/" for folder in folders), library_folders()
+
+    def import_or_refuse(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+        top = name.partition(".")[0]
+        if not level and top in hidden:
+            by = str((globals or {}).get("__file__", ""))
+            if by.startswith(own) and not os.path.realpath(by).startswith(libraries):
+                reason = f"{hidden[top]} has the name of a module that the worker itself needs: rename it"
+                raise ImportError(reason, name=name, path=hidden[top])
+        return import_module(name, globals, locals, fromlist, level)
+
+    builtins.__import__ = import_or_refuse
 
 
 def _is_library(name: str, libraries: tuple[str, ...], own: str) -> bool:

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any, Final, NamedTuple
 
-from huterox_kernel.worker import control, runtimes
+from huterox_kernel.worker import control, entries, runtimes
 from huterox_kernel.worker.control import ControlError, Failed, Progress, Ready, Start, StartSent
 from huterox_kernel.worker.imports import DEAR_S, Watch, give_way
 from huterox_kernel.worker.inputs import Expected
@@ -71,7 +71,10 @@ def _load(start: Start, sock: socket.socket, taken_s: float) -> Loaded:
     spec = start.model
     if os.path.isdir(spec.source_dir):  # noqa: PTH112 - no Path for a text that may be empty
         os.chdir(spec.source_dir)
-    give_way(spec.source_dir, spec.entry)
+    file = entries.file_of(spec.source_dir, spec.entry) if spec.runtime == "python" else ""
+    sys.argv = [file or spec.entry]  # and not the zygote's
+    if spec.runtime == "python":
+        give_way(entries.places_of(spec.source_dir, file).first, file)
     watch = Watch()
     marks = [Mark("fork", taken_s, 0)]
 

@@ -91,13 +91,9 @@ class Imports:
 
     def learned(self, names: list[str]) -> None:
         """Import these too, and note how long each took that was not there already."""
-        from huterox_kernel.worker import imports
-
-        tops = _tops()
         for name in names:
             if name not in sys.modules and (took_s := self._import(name)) is not None:
                 self.took_s[name] = took_s
-        imports.preloaded_later = _tops() - tops
 
     def finish(self) -> None:
         """Nothing more will be imported. Ends the process where no worker can be forked after all."""
@@ -132,10 +128,6 @@ class Imports:
         os._exit(1)
 
 
-def _tops() -> set[str]:
-    return {name.partition(".")[0] for name in list(sys.modules)}
-
-
 def _try_import(name: str) -> str:
     """Why it cannot be imported; empty where it could."""
     try:
@@ -155,5 +147,9 @@ def _one_line(exc: BaseException) -> str:
     return text.encode(errors="backslashreplace").decode()[:200]
 
 
-if __name__ == "__main__":
+if __name__ == "__mp_main__":  # a model has had `multiprocessing` start this process
+    from huterox_kernel.worker.entries import find_in_children
+
+    find_in_children()
+elif __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

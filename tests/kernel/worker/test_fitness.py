@@ -5,8 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from huterox_kernel.worker import fitness
 
 UNFIT = {
     "threads": ("import _thread, time\n_thread.start_new_thread(time.sleep, (99,))", "it starts 1 threads"),
@@ -78,3 +81,14 @@ except MemoryError:
 later = bytes(fitness.IMPORT_NBYTES_MAX)
 """
     assert told(code, "taken") == "not all of it"
+
+
+def test_a_module_that_leaves_a_gpu_open_touches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitness, "_GPUS", str(tmp_path / "nvidia"))
+    for name, reason in (("nvidiactl", "it touches a GPU"), ("other", f"it leaves {tmp_path}/other open")):
+        before = fitness.State.now()
+        with (tmp_path / name).open("w"):
+            after = fitness.State.now()._replace(threads=1)  # the test's process has more: not the question here
+        with monkeypatch.context() as patch:
+            patch.setattr(fitness.State, "now", lambda after=after: after)
+            assert fitness.unfit_since(before) == reason

@@ -1,13 +1,15 @@
 """What a load has imported that its zygote had not."""
 
+import builtins
 import importlib
 import sys
 from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
 
-from huterox_kernel.worker import imports, zygote
+from huterox_kernel.worker import imports
 from huterox_kernel.worker.imports import MODULES_MAX, Watch, give_way
 
 
@@ -107,27 +109,66 @@ def test_what_is_told_is_bounded(library: Path) -> None:
     assert len(result.modules) == MODULES_MAX
 
 
-def test_a_preloaded_module_makes_way_for_one_of_its_name_beside_the_model(
-    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def plain_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`builtins.__import__` is the old one again after the test."""
+    monkeypatch.setattr(builtins, "__import__", builtins.__import__)
+
+
+def test_a_preloaded_module_makes_way_for_one_of_its_name_beside_the_model(library: Path, tmp_path: Path) -> None:
     write(library, "helpers/__init__", "whose = 'library'")
     write(library, "helpers/more")
-    write(library, "other", "whose = 'library'")
-    for name in ("helpers", "helpers.more", "other"):
+    for name in ("other", "weights", "fast"):
+        write(library, name, "whose = 'library'")
+    for name in ("helpers", "helpers.more", "other", "weights", "fast"):
         importlib.import_module(name)
-    monkeypatch.setattr(imports, "preloaded_later", {"helpers", "other"})
     models = tmp_path / "models"
-    write(models, "deep/helpers", "whose = 'model'")
-    give_way(str(models), "deep/model.py:Model")
-    assert "helpers" not in sys.modules
-    assert "helpers.more" not in sys.modules
-    assert "other" in sys.modules
+    write(models, "helpers", "whose = 'model'")
+    (models / "weights").mkdir()  # plain data: no import finds it before a module
+    (models / f"fast{EXTENSION_SUFFIXES[0]}").write_bytes(b"")
+    write(models, "__main__", "")
+    give_way([str(models)], "")
+    assert {"helpers", "helpers.more", "other", "weights", "fast", "__main__"} & sys.modules.keys() == {
+        "other",
+        "weights",
+        "__main__",
+    }
 
 
-def test_configured_modules_make_way_for_nobody(library: Path, tmp_path: Path) -> None:
-    write(tmp_path, "json", "")
-    give_way(str(tmp_path), "json.py:Model")
-    assert "json" in sys.modules
+def test_a_model_that_is_installed_among_the_libraries_hides_none_of_them(library: Path) -> None:
+    write(library, "package/__init__")
+    write(library, "single")
+    for name in ("package", "single"):
+        importlib.import_module(name)
+    give_way([str(library)], "")
+    assert {"package", "single"} <= sys.modules.keys()
+
+
+@pytest.mark.usefixtures("plain_import")
+def test_what_the_worker_needs_makes_way_for_nobody_and_the_model_is_told(library: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    for name in ("numpy", "json"):
+        write(models, name, "raise RuntimeError('of the model')")
+    write(models, "model", "import json")
+    write(models, "deep/model", "from numpy import zeros")
+    write(models, "innocent", "import random")
+    write(library, "a_library", "import json, numpy")
+    sys.path.insert(0, str(models))
+    give_way([str(models)], "")
+    assert "numpy" in sys.modules
+    importlib.import_module("a_library")
+    importlib.import_module("innocent")
+    for name, hidden in (("model", "json"), ("deep.model", "numpy")):
+        with pytest.raises(ImportError, match=f"{models}/{hidden}.py has the name of a module that the worker itself"):
+            importlib.import_module(name)
+
+
+@pytest.mark.usefixtures("plain_import")
+def test_an_entry_named_as_a_module_may_import_that_module(tmp_path: Path) -> None:
+    write(tmp_path, "random", "")
+    before = builtins.__import__
+    give_way([str(tmp_path)], str(tmp_path / "random.py"))
+    assert builtins.__import__ is before
 
 
 def test_the_fingerprint_changes_when_a_package_is_installed(library: Path) -> None:
@@ -151,14 +192,3 @@ def test_a_package_that_is_installed_again_is_another(library: Path) -> None:
     before = imports.fingerprint()
     (library / "package-1.0.dist-info" / "RECORD").touch()
     assert imports.fingerprint() != before
-
-
-def test_a_module_that_leaves_a_gpu_open_touches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zygote, "thread_count", lambda: 1)  # of the test's process: not the question here
-    monkeypatch.setattr(zygote, "_GPUS", str(tmp_path / "nvidia"))
-    before = zygote._open_files()
-    assert zygote._unfit(before) == ""
-    with (tmp_path / "nvidiactl").open("w"):
-        assert zygote._unfit(before) == "it touches a GPU"
-    with (tmp_path / "other").open("w"):
-        assert zygote._unfit(before) == f"it leaves {tmp_path}/other open"

@@ -1,5 +1,6 @@
 """Loading plain Python classes, and what their signatures take."""
 
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,12 +20,12 @@ Make = Callable[..., Bench]
 
 
 @pytest.fixture(autouse=True)
-def clean_imports() -> Iterator[None]:
+def clean_imports(tmp_path: Path) -> Iterator[None]:
     path, modules = list(sys.path), set(sys.modules)
     yield
     sys.path[:] = path
     for name in set(sys.modules) - modules:
-        if name.startswith("huterox_model_") or name in ("package_of_models", "sibling"):
+        if str(tmp_path) in str(getattr(sys.modules[name], "__spec__", "")):
             del sys.modules[name]
 
 
@@ -101,6 +102,85 @@ def test_a_file_may_import_what_lies_beside_it(tmp_path: Path) -> None:
         "import sibling\nclass Model:\n    def predict(self): return sibling.value\n"
     )
     assert load("deep/model.py:Model", source_dir=str(tmp_path)).method("predict").function() == 3
+
+
+HELPED = "from .helper import value\nclass Model:\n    def predict(self): return [__name__, value]\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "entry", "source", "name"),
+    [
+        (["folder_a/helper.py"], "folder_a/model.py:Model", ".", "folder_a.model"),
+        (["deep_b/er/helper.py"], "deep_b/er/model.py:Model", ".", "deep_b.er.model"),
+        (["pkg_c/__init__.py", "pkg_c/helper.py"], "pkg_c/model.py:Model", ".", "pkg_c.model"),
+        (["src/pkg_d/__init__.py", "src/pkg_d/helper.py"], "src/pkg_d/model.py:Model", ".", "pkg_d.model"),
+        (["pkg_e/__init__.py", "pkg_e/helper.py"], "model.py:Model", "pkg_e", "pkg_e.model"),
+        (
+            ["pkg_f/__init__.py", "pkg_f/sub/__init__.py", "pkg_f/sub/helper.py"],
+            "sub/model.py:Model",
+            "pkg_f",
+            "pkg_f.sub.model",
+        ),
+        (["pkg_g/__init__.py", "pkg_g/helper.py", "toml/x"], "../pkg_g/model.py:Model", "toml", "pkg_g.model"),
+        (["pkg_h/__init__.py", "pkg_h/helper.py"], "pkg_h.model:Model", ".", "pkg_h.model"),
+        (["pkg_i/__init__.py", "pkg_i/helper.py"], "pkg_i.model:Model", "pkg_i", "pkg_i.model"),
+        (["spaced_j/helper.py"], "spaced_j/my-model.py:Model", ".", "spaced_j.my-model"),
+    ],
+)
+def test_a_file_has_the_name_by_which_python_finds_it_and_may_import_relatively(
+    tmp_path: Path, files: list[str], entry: str, source: str, name: str
+) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("value = 3\n" if file.endswith("helper.py") else "")
+    folder = (tmp_path / files[-1]).parent if "toml" not in files[-1] else tmp_path / "pkg_g"
+    (folder / f"{name.rpartition('.')[2]}.py").write_text(HELPED)
+    assert load(entry, source_dir=str(tmp_path / source)).method("predict").function() == [name, 3]
+    assert importlib.util.find_spec(name) is not None
+
+
+@pytest.mark.parametrize("file", ["random.py", "model_k.v2.py", "json/model_l.v3.py", "twice_m.py"])
+def test_a_file_whose_name_is_taken_or_is_none_is_loaded_all_the_same(tmp_path: Path, file: str) -> None:
+    (tmp_path / "twice_m").mkdir()
+    (tmp_path / "twice_m" / "__init__.py").write_text("")  # a package wins over a module of its name
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("class Model:\n    def predict(self): return [__name__, __file__]\n")
+    name, where = load(f"{file}:Model", source_dir=str(tmp_path)).method("predict").function()
+    assert name.startswith("huterox_model_")
+    assert where == str(tmp_path / file)
+    assert sys.modules[name].Model.__module__ == name
+
+
+def test_in_a_folder_named_as_a_module_a_file_has_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "model_n.py").write_text(
+        "import numpy\nclass Model:\n    def predict(self): return __name__\n"
+    )
+    assert load("numpy/model_n.py:Model", source_dir=str(tmp_path)).method("predict").function() == "model_n"
+
+
+def test_a_package_is_no_place_to_search_before_others(tmp_path: Path) -> None:
+    """Its own `types_o.py` is found behind all others, for models that have always imported it so."""
+    package, library = tmp_path / "pkg_o", tmp_path / "library"
+    for folder in (package, library):
+        folder.mkdir()
+        (folder / "types_o.py").write_text(f"whose = {folder.name!r}\n")
+    (package / "__init__.py").write_text("")
+    (package / "only_o.py").write_text("whose = 'the package'\n")
+    (package / "model.py").write_text(
+        "import types_o, only_o\nclass Model:\n    def predict(self): return [types_o.whose, only_o.whose]\n"
+    )
+    sys.path.append(str(library))
+    model = load("pkg_o/model.py:Model", source_dir=str(tmp_path))
+    assert model.method("predict").function() == ["library", "the package"]
+
+
+def test_an_error_in_the_package_of_a_model_is_raised_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "pkg_p").mkdir()
+    (tmp_path / "pkg_p" / "__init__.py").write_text("import nobody_has_this")
+    (tmp_path / "pkg_p" / "model.py").write_text("class Model: ...\n")
+    with pytest.raises(ModuleNotFoundError, match="nobody_has_this"):
+        load("pkg_p/model.py:Model", source_dir=str(tmp_path))
 
 
 def test_a_model_that_needs_cuda_and_was_given_no_device_is_a_clear_error() -> None:

@@ -7,15 +7,14 @@ to give: see `outputs`.
 """
 
 import importlib
-import importlib.util
 import inspect
 import sys
 import typing
 from collections.abc import Callable, Container, Iterable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from huterox_kernel.worker import entries
 from huterox_kernel.worker.runtimes.base import (
     Announce,
     LoadError,
@@ -118,9 +117,10 @@ def _find_class(spec: ModelSpec) -> Callable[..., Any]:
     if not separator or not module_text or not class_name:
         raise LoadError(f"entry {spec.entry!r}: expected path/file.py:Class or package.module:Class")
     if module_text.endswith(".py"):
-        module = _import_file(path_of(spec, module_text), spec)
+        path_of(spec, module_text)
+        module = entries.import_file(spec.source_dir, entries.file_of(spec.source_dir, spec.entry))
     else:
-        _search(spec.source_dir)
+        entries.search(entries.places_of(spec.source_dir, ""))
         module = importlib.import_module(module_text)
     factory = getattr(module, class_name, None)
     if not callable(factory):
@@ -133,25 +133,6 @@ def _classes_of(module: ModuleType) -> list[str]:
     """Names of the classes that the module itself defines."""
     own = [value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__]
     return sorted(cls.__name__ for cls in own if not cls.__name__.startswith("_"))
-
-
-def _search(directory: str) -> None:
-    """Let imports find what lies beside the model."""
-    if directory and directory not in sys.path:
-        sys.path.insert(0, directory)
-
-
-def _import_file(path: Path, spec: ModelSpec) -> ModuleType:
-    _search(spec.source_dir)
-    _search(str(path.parent))
-    name = f"huterox_model_{path.stem}"
-    module_spec = importlib.util.spec_from_file_location(name, path)
-    if module_spec is None or module_spec.loader is None:
-        raise LoadError(f"{path} is not Python source")
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[name] = module
-    module_spec.loader.exec_module(module)
-    return module
 
 
 def _arguments(spec: ModelSpec, factory: Callable[..., Any], device: str) -> dict[str, Any]:
