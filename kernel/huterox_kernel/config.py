@@ -63,9 +63,8 @@ class KernelConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
     close_grace_s: Seconds = 5.0  # for workers to end when the kernel ends, or after a load that failed
     exit_report_timeout_s: Seconds = 0.5  # how long to wait for the zygote to say how a worker ended
 
-    log_mb_max: Positive = 16  # a container's log is rotated beyond this
-    log_check_period_s: Seconds = 2.0
-    log_files_max: Positive = 64  # logs of containers that are gone
+    log_mb_max: Positive = 16  # kept of the log of a container, or of a zygote
+    log_files_max: Positive = 64  # logs kept of containers and zygotes that are gone
 
     batch_max: Positive = 256  # messages read in one turn of the loop
     outbox_max: Positive = 4096  # control messages that wait for the switchboard

@@ -69,6 +69,15 @@ def reserve_pages(fd: int, offset: int, nbytes: int) -> None:
         raise
 
 
+def punch_pages(fd: int, offset: int, nbytes: int) -> None:
+    """Give a span of any file back to its file system; it reads as zeros. Raises OSError."""
+    mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+    while _libc.fallocate(fd, mode, offset, nbytes):
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+
+
 class Segment:
     """One end's mapping of a segment. `buffer` is the whole of it; slices of `buffer` are copies."""
 
@@ -103,11 +112,7 @@ class Segment:
 
     def punch(self, offset: int, nbytes: int) -> None:
         """Take the pages of a span away; it reads as zeros until it is reserved and written again."""
-        mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
-        while _libc.fallocate(self.fd, mode, offset, nbytes):
-            number = ctypes.get_errno()
-            if number != errno.EINTR:
-                raise OSError(number, os.strerror(number))
+        punch_pages(self.fd, offset, nbytes)
 
     def close(self) -> None:
         """Close the descriptor and let go of the mapping, which lives on for as long as somebody holds a view.

@@ -145,31 +145,53 @@ def test_followed_events_go_on_from_the_last_one_until_interrupted(said, double,
 
 def test_logs_are_printed_as_they_are(said, double):
     asked = []
-    double.results["logs"] = lambda args: asked.append(args) or {"container": "c1.2", "text": "a\nb", "next_offset": 3}
+    piece = {"container": "c1.2", "text": "a\nb", "offset": 0, "next_offset": 3}
+    double.results["logs"] = lambda args: asked.append(args) or piece
     assert said("logs", "vad", "--bytes", "100") == (0, "a\nb", "")
     assert asked == [{"name": "vad", "tenant": "", "offset": -100, "limit": 100}]
     assert json.loads(said("logs", "vad", "-o", "json")[1])["next_offset"] == 3
 
 
-def test_followed_logs_begin_anew_when_another_container_takes_over(said, double, monkeypatch):
-    pieces = [
-        {"container": "c1.2", "text": "one\n", "next_offset": 4},
-        {"container": "c1.2", "text": "two\n", "next_offset": 8},
-        {"container": "c1.3", "text": "", "next_offset": 8},
-        {"container": "c1.3", "text": "three\n", "next_offset": 6},
-        {"container": "c1.3", "text": "", "next_offset": 6},
-    ]
-    offsets = []
+@pytest.fixture
+def followed(said, double, monkeypatch):
+    """Follow these containers' logs until nothing new comes. The last is the newest, of the first nobody writes yet."""
 
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(observe.time, "sleep", interrupted)
-    double.results["logs"] = lambda args: offsets.append(args["offset"]) or pieces[len(offsets) - 1]
-    status, out, err = said("logs", "vad", "-f")
-    assert (status, out) == (130, "one\ntwo\nthree\n")
+
+    def follow(logs: dict[str, str], kept_from: int = 0, at_once: int = 4) -> tuple[str, str]:
+        newest = [next(iter(logs))]
+
+        def answer(args):
+            container = newest[-1] if args["name"] == "vad" else args["name"]
+            newest.append(list(logs)[-1])
+            text = logs[container]
+            offset = len(text) + args["offset"] if args["offset"] < 0 else args["offset"]
+            begin = 0 if args["offset"] < 0 else max(offset, kept_from)
+            end = min(begin + at_once, len(text))
+            return {"container": container, "text": text[begin:end], "offset": begin, "next_offset": end}
+
+        double.results["logs"] = answer
+        status, out, err = said("logs", "vad", "-f")
+        assert status == 130
+        return out, err
+
+    return follow
+
+
+def test_followed_logs_are_read_in_full_before_another_container_takes_over(followed):
+    out, err = followed({"c1.2": "one\ntwo\nend\n", "c1.3": "new\nold\n"})
+    assert out == "one\ntwo\nend\nnew\nold\n"
     assert "c1.3 follows c1.2" in err
-    assert offsets == [-65536, 4, 8, 0, 6]
+    assert "missing" not in err
+
+
+def test_followed_logs_tell_how_much_was_lost_in_between(followed):
+    out, err = followed({"c1.2": "one\n" + "x" * 100 + "end\n"}, kept_from=104)
+    assert out == "one\nend\n"
+    assert "--- 100 bytes are missing here" in err
 
 
 def test_the_status_is_told(said, double):

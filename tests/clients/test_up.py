@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import huterox
-from huterox.cli import main
+from huterox.cli import main, supervisor
 from huterox.cli.restarts import RESTARTS_MAX, Restarts
 from huterox.cli.updir import Settings, UpDir, check_settings, default_host_mb
 from huterox.endpoint import IPC_PATH_NBYTES_MAX, default_directory, find_endpoint
@@ -53,6 +53,20 @@ def test_a_second_up_on_the_same_directory_names_the_first(tmp_path, capsys):
         assert err.count("\n") == 1
     with UpDir(tmp_path / "d").locked():
         pass
+
+
+def test_a_daemons_log_keeps_its_end_while_the_daemon_writes(tmp_path):
+    directory = UpDir(tmp_path)
+    directory.logs.mkdir()
+    daemon = supervisor.Daemon("kernel", "the kernel", directory, 1.0)
+    daemon.shorten_log()  # there is none yet
+    with daemon.log.open("ab", buffering=0) as log:
+        for _ in range(3):
+            log.write(b"x" * 8 * 1024**2)
+            daemon.shorten_log()
+            assert daemon.log.stat().st_blocks * 512 <= 16 * 1024**2
+        log.write(b"\nlast words\n")
+    assert daemon.last_words()[-1] == "last words"
 
 
 def test_the_directory_is_made_private(tmp_path):

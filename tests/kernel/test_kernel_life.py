@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from huterox_wire.errors import (
+    HuteroxError,
     InvalidInput,
     NotFound,
 )
@@ -308,7 +309,7 @@ def test_what_a_model_prints_can_be_read_and_followed(switchboard: Switchboard) 
     switchboard.created(A)
     switchboard.result(A, "say", text="hello")
     first = switchboard.admin("logs", container=A, offset=0, limit=1000)
-    assert first == {"container": "c1.1", "text": "hello\n", "next_offset": 6}
+    assert first == {"container": "c1.1", "text": "hello\n", "offset": 0, "next_offset": 6}
     switchboard.result(A, "say", text="again")
     assert switchboard.admin("logs", container=A, offset=6)["text"] == "again\n"
     switchboard.tell_close(A)
@@ -316,15 +317,45 @@ def test_what_a_model_prints_can_be_read_and_followed(switchboard: Switchboard) 
     assert switchboard.admin("logs", container=A)["text"] == "hello\nagain\n"
 
 
-def test_a_long_log_is_rotated_and_goes_on(switchboard: Switchboard) -> None:
-    switchboard.start(log_mb_max=1, log_check_period_s=0.1)
+def test_the_end_of_a_long_log_is_kept_and_what_comes_is_read_in_full(switchboard: Switchboard) -> None:
+    switchboard.start(log_mb_max=1)
     switchboard.created(A)
-    switchboard.result(A, "say", text="x" * 999, count=1500)
     path = switchboard.folder / "kernel" / "logs" / "c1.1.log"
-    switchboard.until(lambda: path.stat().st_size < 1 << 20)
-    switchboard.result(A, "say", text="after")
-    read = switchboard.admin("logs", container=A, offset=-6)
-    assert (read["text"], read["next_offset"]) == ("after\n", 1_500_006)
+    for _ in range(3):
+        offset = switchboard.admin("logs", container=A, offset=-1)["next_offset"]
+        switchboard.result(A, "say", text="x" * 999, count=600)
+        read = switchboard.admin("logs", container=A, offset=offset, limit=1000)
+        assert (read["text"], read["offset"]) == ("x" * 999 + "\n", offset)
+    switchboard.until(lambda: path.stat().st_blocks * 512 <= 1 << 20)
+    read = switchboard.admin("logs", container=A, offset=0, limit=1000)
+    assert (len(read["text"]), read["offset"] % 4096) == (1000, 0)
+    assert 1_800_000 - (1 << 20) <= read["offset"] <= 1_800_000 - (1 << 19)
+
+
+def test_what_cannot_be_written_to_a_log_fails_no_call(switchboard: Switchboard) -> None:
+    switchboard.start()
+    switchboard.created(A)
+    switchboard.result(A, "say", text="x" * 2000)
+    for _ in range(2):
+        switchboard.result(A, "say_within", text="x" * 100_000, nbytes=4096)
+    switchboard.result(A, "say", text="again")
+    assert switchboard.admin("logs", container=A)["text"].endswith("xagain\n")
+
+
+def test_a_log_that_cannot_be_made_keeps_no_model_from_loading(switchboard: Switchboard) -> None:
+    switchboard.start()
+    switchboard.until(lambda: "preloaded" in switchboard.log())
+    logs = switchboard.folder / "kernel" / "logs"
+    logs.rename(logs.with_name("moved"))
+    logs.write_text("no folder")
+    switchboard.created(A)
+    switchboard.result(A, "say", text="into nothing")
+    with pytest.raises(HuteroxError):
+        switchboard.admin("logs", container=A)
+    logs.unlink()
+    switchboard.created(B)
+    switchboard.result(B, "say", text="hello")
+    assert switchboard.admin("logs", container=B)["text"] == "hello\n"
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,8 @@ class Client:
         Args:
             offset: in bytes; negative: from the end.
         Returns:
-            `container`, `text`, and `next_offset` to go on from.
+            `container`, `text`, the `offset` where that begins, and `next_offset` to go on from. What lies between the
+            offset that was asked for and `offset` is not kept any more.
         """
         tenant = self.tenant if tenant is None else tenant
         return self._row("logs", name=name, tenant=tenant, offset=offset, limit=limit)

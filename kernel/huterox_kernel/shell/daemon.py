@@ -42,7 +42,6 @@ from huterox_kernel.core.events import (
     WorkerReady,
 )
 from huterox_kernel.core.leases import LeaseLimits, LeaseTable
-from huterox_kernel.core.records import text_of
 from huterox_kernel.core.supervisor import Supervisor
 from huterox_kernel.shell import probes, processes
 from huterox_kernel.shell.devices import open_driver
@@ -155,7 +154,6 @@ class Daemon:
         _log.info("node %s, boot %s, for %s", self._node, self._boot, self._config.switchboard)
         self._every(lambda: self._supervisor.heartbeat_s, self._reports.beat)
         self._every(lambda: self._config.footprint_period_s, self._look_around)
-        self._every(lambda: self._config.log_check_period_s, self._care_for_logs)
         self._every(lambda: ZYGOTE_LOOK_S, self._look_at_zygotes)
         try:
             await self._exit
@@ -170,6 +168,7 @@ class Daemon:
         self._leases.close()
         self._lanes.close()
         self._zygotes.close()
+        self._logs.close()
         self._link.close()
         self._memory.close()
         processes.kill_adopted(set())
@@ -327,11 +326,6 @@ class Daemon:
 
     def _look_at_zygotes(self) -> None:
         self._zygotes.look(time.monotonic())
-
-    async def _care_for_logs(self) -> None:
-        in_use = {text_of(report.container) for report in self._supervisor.reports()}
-        await self._loop.run_in_executor(None, self._logs.rotate)
-        await self._loop.run_in_executor(None, self._logs.remove_old, in_use)
 
 
 def _lease_table(config: KernelConfig) -> LeaseTable:

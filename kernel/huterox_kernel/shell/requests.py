@@ -119,7 +119,7 @@ class Requests:
             read = self._logs.read(wanted.container, wanted.offset, wanted.limit)
         except OSError as exc:
             raise Fault(f"the log cannot be read: {exc.strerror}") from exc
-        return {"container": text_of(wanted.container), "text": read.text, "next_offset": read.next_offset}
+        return {"container": text_of(wanted.container), **read._asdict()}
 
     def on_control(self, frames: list[Buffer]) -> None:
         self._lanes.flush()  # an order must not overtake the calls that were sent before it

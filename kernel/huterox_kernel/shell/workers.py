@@ -168,6 +168,7 @@ class Workers:
         worker = self._workers.pop(container, None)
         if worker is None:
             return
+        self._logs.release(text_of(container))
         self._stop_listening(worker)
         worker.mailbox.close()
         worker.control.close()

@@ -220,10 +220,14 @@ class Zygotes:
     def _start(self, kind: Kind) -> Zygote:
         program = kind.interpreter or sys.executable
         plan = self._preloads.plan(kind.interpreter, kind.level)
-        log = self._logs.open(_log_name(kind.interpreter))
+        name = _log_name(kind.interpreter)
+        log = self._logs.open(name)
         try:
             start = Start(kind, program, plan, self._environment)
             return Zygote(start, log, self._loop, self._listener, self)
+        except BaseException:
+            self._logs.release(name)
+            raise
         finally:
             os.close(log)
 
@@ -249,6 +253,10 @@ class Zygotes:
 
     def on_zygote_end(self, zygote: Zygote, how: str) -> None:
         """It has ended, by itself or killed."""
+        self._forget(zygote, how)
+        self._logs.release(_log_name(zygote.start.kind.interpreter))
+
+    def _forget(self, zygote: Zygote, how: str) -> None:
         generations = self._generations[zygote.start.kind]
         was_current = generations.current is zygote
         if was_current:

@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 from huterox_kernel.descriptors import raise_descriptor_limit
 from huterox_kernel.prctl import die_with_parent, set_process_name
-from huterox_kernel.worker import forks, inherited
+from huterox_kernel.worker import forks, inherited, streams
 from huterox_kernel.worker.control import ForkOrder
 from huterox_kernel.worker.main import serve
 
@@ -55,8 +55,7 @@ def _arrange_descriptors(control: int, log: int) -> None:
     os.dup2(log, 2)
     os.dup2(control, CONTROL_DESCRIPTOR, inheritable=False)
     os.closerange(CONTROL_DESCRIPTOR + 1, os.sysconf("SC_OPEN_MAX"))
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    streams.install()
 
 
 def _above(descriptor: int) -> int:

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -62,6 +63,15 @@ class Echo:
     def say(self, text: str, count: int = 1) -> None:
         for _ in range(count):
             print(text)  # noqa: T201 - it is the container's log that is tested
+
+    def say_within(self, text: str, nbytes: int) -> None:
+        """As on a full disk: the log may not become longer than this."""
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, limits[1]))
+        try:
+            self.say(text)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 class Sees:

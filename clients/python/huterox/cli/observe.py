@@ -20,6 +20,7 @@ from huterox.cli.render import (
     print_rows,
     seconds_text,
 )
+from huterox_wire.errors import NotFound
 
 if TYPE_CHECKING:
     from huterox.client import Client
@@ -203,11 +204,26 @@ def run_logs(arguments: argparse.Namespace) -> None:
 
 
 def _next_piece(client: "Client", name: str, last: dict[str, Any]) -> dict[str, Any]:
-    """What has been written since; from the beginning where another container has taken over."""
-    piece = client.logs(name, offset=last["next_offset"], limit=_LOG_NBYTES_MAX)
-    if piece["container"] != last["container"]:
-        print(f"--- container {piece['container']} follows {last['container']}", file=sys.stderr)
-        return client.logs(name, offset=0, limit=_LOG_NBYTES_MAX)
-    if not piece["text"]:
-        time.sleep(_POLL_S)
+    """What has been written since; once that is nothing, what a container has written that has taken over."""
+    piece = _piece_after(client, last)
+    if piece["text"]:
+        return piece
+    if name != last["container"]:
+        newest = client.logs(name, offset=0, limit=1)["container"]
+        if newest != last["container"]:
+            print(f"--- container {newest} follows {last['container']}", file=sys.stderr)
+            return _piece_after(client, {"container": newest, "next_offset": 0})
+    time.sleep(_POLL_S)
+    return piece
+
+
+def _piece_after(client: "Client", last: dict[str, Any]) -> dict[str, Any]:
+    """Tells how much there was in between that is not kept any more."""
+    begin = last["next_offset"]
+    try:
+        piece = client.logs(last["container"], offset=begin, limit=_LOG_NBYTES_MAX)
+    except NotFound:  # the whole of it has been removed
+        return {**last, "text": ""}
+    if (skipped := piece["offset"] - begin) > 0:
+        print(f"--- {skipped} bytes are missing here: they came faster than they could be read", file=sys.stderr)
     return piece

@@ -19,6 +19,7 @@ from typing import Final
 from huterox.cli.render import one_line
 from huterox.cli.restarts import Restarts
 from huterox.cli.updir import UpDir
+from huterox_shm.segment import punch_pages
 from huterox_wire.errors import HuteroxError, Unavailable
 
 _READY_TIMEOUT_S: Final = 180.0
@@ -26,6 +27,8 @@ _PROBE_PERIOD_S: Final = 0.05
 _PROBE_TIMEOUT_S: Final = 0.5
 _PROGRESS_PERIOD_S: Final = 5.0
 _LOG_NBYTES_MAX: Final = 16 * 1024 * 1024
+_BLOCK_NBYTES: Final = 1024 * 1024
+_LOG_PERIOD_S: Final = 10.0
 _TAIL_NBYTES: Final = 4096
 _TAIL_LINES: Final = 8
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -48,9 +51,6 @@ class Daemon:
         self._directory = directory.path
 
     def start(self) -> None:
-        with suppress(FileNotFoundError):
-            if self.log.stat().st_size > _LOG_NBYTES_MAX:
-                self.log.rename(self.log.with_suffix(".log.1"))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command,
@@ -60,6 +60,18 @@ class Daemon:
                 cwd=self._directory,
                 process_group=0,
             )
+
+    def shorten_log(self) -> None:
+        """Keep the end of a log that has become too long. It goes on in the same file, and nothing gets lost."""
+        with suppress(OSError), self.log.open("r+b", buffering=0) as log:
+            status = os.fstat(log.fileno())
+            if status.st_blocks * 512 <= _LOG_NBYTES_MAX:
+                return
+            front_nbytes = (status.st_size - _LOG_NBYTES_MAX // 2) // _BLOCK_NBYTES * _BLOCK_NBYTES
+            try:
+                punch_pages(log.fileno(), 0, front_nbytes)
+            except OSError:  # a file system that knows no holes
+                log.truncate(0)
 
     @property
     def alive(self) -> bool:
@@ -125,6 +137,7 @@ class Supervisor:
             now_s = time.monotonic()
             for daemon in self._daemons:
                 self._keep(daemon, now_s)
+                daemon.shorten_log()
             if self._ready:
                 self._sleep(self._until_next_start(now_s))
                 continue
@@ -170,11 +183,11 @@ class Supervisor:
         except HuteroxError:
             return False
 
-    def _until_next_start(self, now_s: float) -> float | None:
+    def _until_next_start(self, now_s: float) -> float:
         waits_s = [daemon.start_at_s - now_s for daemon in self._daemons if daemon.process is None]
-        return max(0.0, min(waits_s)) if waits_s else None
+        return max(0.0, min([*waits_s, _LOG_PERIOD_S]))
 
-    def _sleep(self, wait_s: float | None) -> None:
+    def _sleep(self, wait_s: float) -> None:
         """Until a signal comes, a daemon ends, or the time is over."""
         poller = select.poll()
         poller.register(self._bell, select.POLLIN)
@@ -184,7 +197,7 @@ class Supervisor:
                 if daemon.alive and daemon.process is not None:
                     pidfds.append(os.pidfd_open(daemon.process.pid))
                     poller.register(pidfds[-1], select.POLLIN)
-            poller.poll(None if wait_s is None else wait_s * 1e3)
+            poller.poll(wait_s * 1e3)
         finally:
             for pidfd in pidfds:
                 os.close(pidfd)
