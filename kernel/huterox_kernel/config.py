@@ -43,7 +43,8 @@ class KernelConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
     preload_learned: bool = True  # import what models were seen to import, too: the next load finds it there
     torch_threads: Positive = 1  # of each worker, inside one operation
     worker_spin_us: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 50  # a look for calls before sleeping; 0: none
-    zygote_start_timeout_s: Seconds = 60.0  # for each import; a module that takes longer is left out
+    preload_timeout_s: Seconds = 60.0  # for each import of a zygote; a module that takes longer is left out
+    zygote_start_timeout_s: Seconds = 120.0  # without its imports; and for each worker that it is to make
     zygote_idle_s: Seconds = 300.0  # a zygote of a foreign interpreter that has no workers ends after this
 
     lane_half_mb: HalfMb = 1024  # of either direction; memory is taken as needed

@@ -187,6 +187,7 @@ def test_a_preloaded_module_that_starts_threads_is_left_to_the_workers(
 @pytest.mark.torch
 def test_a_zygote_with_torch_has_one_thread_and_its_workers_one_for_torch(switchboard: Switchboard) -> None:
     process = switchboard.start(preload=["numpy", "torch"], torch_threads=1)
+    switchboard.until(lambda: "has numpy, torch preloaded" in switchboard.log())
     switchboard.created(A, "tensors.py:Tensors")
     (zygote,) = [child for child in descendants(process.pid) if child.name() == "hx:zygote"]
     assert zygote.num_threads() == 1

@@ -226,7 +226,7 @@ def test_configured_modules_that_no_zygote_survives_are_told_by_name_and_left_ou
 ) -> None:
     for name, code in {**EVIL, "tame": ""}.items():
         environment.install(name, code)
-    switchboard.start(preload=[*EVIL, "tame"], zygote_start_timeout_s=3.0)
+    switchboard.start(preload=[*EVIL, "tame"], preload_timeout_s=3.0)
     switchboard.create(A, "library.py:Uses", interpreter=environment.python, params={"modules": ["tame"]})
     switchboard.event(A, "ready")
     switchboard.until(lambda: all(f"{name} is not preloaded: " in switchboard.log() for name in EVIL))
@@ -242,7 +242,7 @@ def test_a_module_that_hangs_everywhere_fails_the_model_that_needs_it_alone(
     """And nobody waits until it is found out: a zygote that imports nothing takes the orders."""
     environment.install("looping", "while True:\n    pass\n")
     environment.install("tame")
-    switchboard.start(preload=["looping", "tame"], zygote_start_timeout_s=12.0)
+    switchboard.start(preload=["looping", "tame"], preload_timeout_s=12.0)
     assert uses(A, "tame", load_timeout_s=11.0) == {"tame": False}
     params = {"modules": ["looping"]}
     switchboard.create(B, "library.py:Uses", interpreter=environment.python, params=params, load_timeout_s=1.0)
@@ -260,7 +260,7 @@ def test_a_learned_module_that_hangs_does_not_hold_up_a_restart(
     (switchboard.folder / "kernel").mkdir()
     known = {environment.python: Learned(["looping", "slow_library"])}
     save_preloads(switchboard.folder / "kernel" / "preloads.json", known)
-    switchboard.start(preload=["tame"], zygote_start_timeout_s=3.0)
+    switchboard.start(preload=["tame"], preload_timeout_s=3.0)
     assert "tame" in uses(A, "tame")
     switchboard.until(lambda: "looping" in learned(switchboard, environment).skipped)
     assert uses(B, "looping") == {"looping": False}

@@ -346,6 +346,7 @@ def _zygote_config(config: KernelConfig) -> ZygoteConfig:
         Path(config.dir) / "preloads.json",
         config.torch_threads,
         config.zygote_start_timeout_s,
+        config.preload_timeout_s,
         config.zygote_idle_s,
     )
 

@@ -150,8 +150,10 @@ class Zygote:
         self._waiting.clear()
         return orders
 
-    def give_up_if_overdue(self, now_s: float, limit_s: float) -> None:
-        """Kill it where it has owed an answer, the end of an import, or its readiness, for longer than this."""
+    def give_up_if_overdue(self, now_s: float, limit_s: float, import_limit_s: float) -> None:
+        """Kill it where it has owed an answer or its readiness for longer than this, or the end of an import."""
+        if self._importing:
+            limit_s = import_limit_s
         since = min(self._asked.values(), default=now_s) if self.ready else self._heard_s
         if now_s - since > limit_s:
             self._given_up = f"nothing more came from it for {limit_s:g} s"

@@ -36,7 +36,7 @@ _PRIVATE: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS
 _TAIL_NBYTES: Final = 4096
 
 RETIRED_MAX: Final = 2
-PATIENCE_SHARE: Final = 1 / 6
+PATIENCE_SHARE: Final = 1 / 4
 """Of the time that an import may take: so long orders wait for a zygote that is not ready."""
 
 _OWN: Final = Kind("", Level.LEARNED)
@@ -58,6 +58,7 @@ class ZygoteConfig:
     file: Path
     threads: int
     start_timeout_s: float
+    import_timeout_s: float
     idle_s: float
 
 
@@ -153,7 +154,7 @@ class Zygotes:
         """Kill zygotes that do not answer or are not needed any more; start successors that are due."""
         for kind, generations in list(self._generations.items()):
             for zygote in generations.all():
-                zygote.give_up_if_overdue(now_s, self._config.start_timeout_s)
+                zygote.give_up_if_overdue(now_s, self._config.start_timeout_s, self._config.import_timeout_s)
             for zygote in generations.retired:
                 if zygote.is_idle():
                     zygote.kill()
@@ -201,7 +202,7 @@ class Zygotes:
         """Who takes orders of this kind now. Raises OSError: it cannot be started."""
         now_s = time.monotonic()
         if (generations := self._generations.get(kind)) is None:
-            outage = Outage(self._config.start_timeout_s * PATIENCE_SHARE)
+            outage = Outage(self._config.import_timeout_s * PATIENCE_SHARE)
             generations = self._generations[kind] = _Generations(outage)
         if generations.current is None:
             generations.current, generations.coming = generations.coming, None

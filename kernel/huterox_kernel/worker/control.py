@@ -34,7 +34,7 @@ class ForkOrder(Struct, tag=True):
 
 
 class Importing(Struct, tag=True):
-    """The zygote is about to import this module; if it ends now, that is why. Empty: all imports are done."""
+    """The zygote is about to import this module; if it ends now, that is why. Empty: it imports none."""
 
     module: str
 

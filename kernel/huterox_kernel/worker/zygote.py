@@ -88,18 +88,22 @@ class Imports:
         for name in names:
             if self._import(name) is not None:
                 self.imported.append(name)
+        self._tell_done()
 
     def learned(self, names: list[str]) -> None:
         """Import these too, and note how long each took that was not there already."""
         for name in names:
             if name not in sys.modules and (took_s := self._import(name)) is not None:
                 self.took_s[name] = took_s
+        self._tell_done()
 
     def finish(self) -> None:
         """Nothing more will be imported. Ends the process where no worker can be forked after all."""
-        control.send(self._sock, control.Importing(""))
         if self._untried and (reason := fork_fails()):
             raise SystemExit(f"after the imports, {reason}")
+
+    def _tell_done(self) -> None:
+        control.send(self._sock, control.Importing(""))
 
     def _import(self, name: str) -> float | None:
         """How long it took; None where it cannot be imported. Does not return where this process is spoilt by it."""

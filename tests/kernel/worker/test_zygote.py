@@ -81,7 +81,7 @@ def start(zygotes: list[Zygote], folder: Path, code: str, *, learned: bool = Fal
 @pytest.mark.parametrize("learned", [False, True])
 def test_what_leaves_the_process_unfit_is_told_by_name(tmp_path: Path, zygotes: list[Zygote], learned: bool) -> None:
     messages = start(zygotes, tmp_path, "import os\nos.chdir('/')", learned=learned).heard()
-    assert messages == [Importing("evil"), Unfit("evil", "it changes the working directory to /")]
+    assert messages[-2:] == [Importing("evil"), Unfit("evil", "it changes the working directory to /")]
 
 
 def test_what_cannot_be_imported_is_skipped_whatever_it_raises(tmp_path: Path, zygotes: list[Zygote]) -> None:
@@ -89,8 +89,7 @@ def test_what_cannot_be_imported_is_skipped_whatever_it_raises(tmp_path: Path, z
         (tmp_path / f"evil_{name}.py").write_text(code + "\n")
     (tmp_path / "tame.py").write_text("")
     zygotes.append(Zygote(tmp_path, [*(f"evil_{name}" for name in SKIPPED), "tame"], []))
-    *_, done, ready = zygotes[-1].heard()
-    assert done == Importing("")
+    *_, ready = zygotes[-1].heard()
     assert isinstance(ready, ZygoteReady)
     assert ready.modules == ["tame"]
     for name, (_, reason) in SKIPPED.items():
@@ -101,13 +100,14 @@ def test_what_cannot_be_imported_is_skipped_whatever_it_raises(tmp_path: Path, z
     "code", ["import os\nos._exit(3)", "import os\nos.kill(os.getpid(), 9)", "import os\nos.closerange(0, 99999)"]
 )
 def test_one_that_ends_has_said_what_it_was_importing(tmp_path: Path, zygotes: list[Zygote], code: str) -> None:
-    assert start(zygotes, tmp_path, code).heard() == [Importing("evil")]
+    assert start(zygotes, tmp_path, code).heard() == [Importing("evil")]  # and nothing more
 
 
 def test_an_import_that_forks_and_returns_twice_leaves_one_zygote(tmp_path: Path, zygotes: list[Zygote]) -> None:
     zygote = start(zygotes, tmp_path, "import os\nif pid := os.fork():\n    os.waitpid(pid, 0)")
     messages = zygote.heard()
-    assert [type(message) for message in messages] == [Importing, Importing, Importing, ZygoteReady]
+    assert messages[:-1] == [Importing("evil"), Importing("tame"), Importing(""), Importing("")]
+    assert isinstance(messages[-1], ZygoteReady)
     assert psutil.Process(zygote.process.pid).children() == []
 
 
