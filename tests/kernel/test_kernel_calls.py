@@ -258,6 +258,28 @@ def test_a_worker_that_writes_nonsense_into_its_lane_is_ended(switchboard: Switc
     assert switchboard.result(B, "plus", x=np.zeros(1))["result"].tolist() == [1.0]
 
 
+def test_a_worker_that_lies_about_its_answer_harms_nobody_else(switchboard: Switchboard) -> None:
+    switchboard.start()
+    switchboard.created(B)
+    liar = "hostile.py:Liar"
+    switchboard.created(A, liar)
+    for _ in range(2):
+        with pytest.raises(TooLarge) as refusal:
+            switchboard.result(A, lie="over")
+        assert refusal.value.details["need"] == MESSAGE_NBYTES_MAX + 1
+        assert switchboard.result(A, "plus", x=np.zeros(1))["result"].tolist() == [1.0]
+    lies = ["returned", "part", "split", "stranger", "short"]
+    for index in range(len(lies)):
+        switchboard.create(B + 1 + index, liar)
+    for container, lie in enumerate(lies, B + 1):
+        switchboard.event(container, "ready")
+        with pytest.raises(WorkerLost):
+            switchboard.result(container, lie=lie)
+        assert "no answer to this call" in switchboard.event(container, "gone").reason
+    assert switchboard.result(B, "plus", x=np.zeros(1))["result"].tolist() == [1.0]
+    assert len(switchboard.registrations) == 1
+
+
 def test_a_caller_with_an_identity_of_any_bytes_gets_its_answer(switchboard: Switchboard) -> None:
     switchboard.start()
     switchboard.created(A)

@@ -25,7 +25,9 @@ from huterox_kernel.shell.link import Link
 from huterox_shm.errors import LaneDead, LaneFull, LaneTooSmall, PeerProtocolError, ShmError
 from huterox_shm.lane import (
     DEAD,
+    ERROR,
     PART,
+    REPLY,
     STREAM,
     CallerEnd,
     LaneConfig,
@@ -37,6 +39,7 @@ from huterox_shm.lane import (
 from huterox_wire.errors import Busy, HuteroxError, TooLarge, WorkerLost
 from huterox_wire.header import HEADER_NBYTES, REQUEST_ID, Buffer, Header, pack_header, unpack_header
 from huterox_wire.kinds import Flag, Kind
+from huterox_wire.limits import MESSAGE_NBYTES_MAX
 from huterox_wire.message import align, check_message_nbytes, encode, packed_nbytes
 from huterox_wire.meta import error_meta
 from huterox_wire.route import CONTAINER
@@ -54,6 +57,13 @@ SENDING_LOOK_S: Final = 0.002
 
 _CALL: Final = Kind.CALL
 _STREAM: Final = int(Flag.STREAM)
+_HEAD: Final = slice(0, 6)
+_HEADS: Final = {
+    kind: pack_header(wire_kind, Flag.PACKED)[_HEAD]
+    for kind, wire_kind in ((REPLY, Kind.REPLY), (PART, Kind.PART), (ERROR, Kind.ERROR))
+}
+"""How the header of an answer begins (magic, version, kind, flags), by the kind of its entry in the ring."""
+
 _PACKED: Final = int(Flag.PACKED)
 _PAD: Final = bytes(64)
 
@@ -178,11 +188,18 @@ class Lanes:
             lane.unsent.extend(lane.end.take())
         except (LaneDead, PeerProtocolError):
             pass
-        for call, _, _, _, _, offset, nbytes in lane.unsent:
-            if nbytes:
-                self._link.send(call.route, lane.end.view(offset, nbytes))
-            else:
+        for call, _, kind, _, _, offset, nbytes in lane.unsent:
+            if not nbytes:
                 self._fail_for_room(call)
+                continue
+            frame = lane.end.view(offset, nbytes)
+            if frame[REQUEST_ID] != call.request_id or frame[_HEAD] != _HEADS[kind]:
+                if kind != PART:
+                    lane.failed.append(call)
+            elif nbytes > MESSAGE_NBYTES_MAX:
+                self._refuse_large(lane, call, offset, nbytes)
+            else:
+                self._link.send(call.route, frame)
         lane.unsent.clear()
 
     def counters(self, container: int) -> LaneCounters | None:
@@ -335,15 +352,26 @@ class Lanes:
             self._fail_for_room(call)
             return True
         frame = lane.end.view(offset, nbytes)
-        if frame[REQUEST_ID] != call.request_id:
+        if frame[REQUEST_ID] != call.request_id or frame[_HEAD] != _HEADS[kind]:
             if kind != PART:
                 lane.failed.append(call)
-            self._break(lane, "it answered a request that this call is not")
+            self._break(lane, "it answered with what is no answer to this call")
             return True
         if nbytes >= UNCOPIED_NBYTES_MIN:
+            if nbytes > MESSAGE_NBYTES_MAX:
+                return self._refuse_large(lane, call, offset, nbytes)
             return self._answer_uncopied(lane, call.route, frame, offset, nbytes)
         if not self._link.send(call.route, frame):
             return False
+        lane.released_nbytes += nbytes
+        lane.end.release(offset)
+        return True
+
+    def _refuse_large(self, lane: Lane, call: Call, offset: int, nbytes: int) -> bool:
+        """The worker should not have sent this. The socket's other end would hang up on all of the node."""
+        limit = MESSAGE_NBYTES_MAX
+        text = f"the container's answer has {nbytes} bytes; at most {limit} are carried"
+        self._fail(call, TooLarge(text, need=nbytes, limit=limit, executed="yes"))
         lane.released_nbytes += nbytes
         lane.end.release(offset)
         return True

@@ -3,6 +3,14 @@
 import mmap
 import os
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from huterox_kernel.worker.answers import Answers
+from huterox_wire.header import pack_header
+from huterox_wire.kinds import Flag, Kind
+from huterox_wire.limits import MESSAGE_NBYTES_MAX
 
 
 class Hostile:
@@ -18,3 +26,31 @@ class Hostile:
                 os.eventfd_write(descriptor, 1)
         while True:
             pass
+
+
+class Liar:
+    """Answers with what no worker of ours publishes: none of its checks is in the way."""
+
+    def plus(self, x: np.ndarray) -> np.ndarray:
+        return x + 1
+
+    def predict(self, lie: str) -> Any:
+        honest = Answers.whole
+
+        def whole(answers: Answers, kind: int, request_id: int, handle: int, _result: Any) -> Any:
+            Answers.whole = honest  # type: ignore[method-assign]
+            head = {
+                "over": (Kind.REPLY, Flag.PACKED, 0, request_id),
+                "returned": (Kind.CALL, Flag.PACKED, 0, request_id),
+                "part": (Kind.PART, Flag.PACKED, 0, request_id),
+                "split": (Kind.REPLY, 0, 0, request_id),
+                "stranger": (Kind.REPLY, Flag.PACKED, 0, request_id + 1),
+                "short": (Kind.REPLY, Flag.PACKED, 0, request_id),
+            }[lie]
+            offset = answers._lane.claim(64)
+            answers._lane.write_view(offset, 40)[:] = pack_header(*head)
+            nbytes = {"over": MESSAGE_NBYTES_MAX + 1, "short": 8}.get(lie, 40)
+            return kind, offset, nbytes, 0, 0
+
+        Answers.whole = whole  # type: ignore[method-assign]
+        return 1
