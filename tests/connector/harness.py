@@ -155,6 +155,11 @@ class Harness:
     def tick(self, now_s: float) -> list[asked.Effect]:
         return self.on(happened.Ticked(), now_s)
 
+    def pass_time(self, from_s: float, to_s: float) -> list[asked.Effect]:
+        """Tick as a switchboard does that runs all the while; what came of it."""
+        steps = max(1, round((to_s - from_s) / 0.5))
+        return [e for n in range(steps + 1) for e in self.tick(from_s + (to_s - from_s) * n / steps)]
+
     def beat(self, kernel: bytes, now_s: float, *reports: ContainerReport, **more: Any) -> list[asked.Effect]:
         """A heartbeat with `reports`; without any it tells of all containers that the kernel must have."""
         told = list(reports) or self._reports_of(kernel)

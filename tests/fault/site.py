@@ -19,13 +19,13 @@ START_S = 30.0
 class Site(Processes):
     """Two daemons in a folder, and whatever comes of them."""
 
-    def __init__(self, folder: Path, *, slots: int = 12, **kernel: Any) -> None:
+    def __init__(self, folder: Path, *, slots: int = 12, back: str = "", **kernel: Any) -> None:
         super().__init__(folder)
         (folder / "logs").mkdir(parents=True)
-        back = f"ipc://{folder}/kernels.ipc"
+        back = back or f"ipc://{folder}/kernels.ipc"
         self._write("connector", front=self.endpoint, back=back, store=str(folder / "huterox.db"))
-        own = {"node": "site", "host_mb": 4096, "slots": slots, "preload": ["numpy"], **kernel}
-        self._write("kernel", switchboard=back, dir=str(folder / "kernel"), **own)
+        own = {"node": "site", "host_mb": 4096, "slots": slots, "preload": ["numpy"], "switchboard": back, **kernel}
+        self._write("kernel", dir=str(folder / "kernel"), **own)
         self.daemons: dict[str, subprocess.Popen[str]] = {}
 
     def _write(self, daemon: str, **values: Any) -> None:

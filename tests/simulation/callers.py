@@ -125,6 +125,7 @@ class Callers:
         world = self._world
         container = kernel.containers.get(container_id)
         if container is None or (container.state == "draining" and world.random.random() < 0.5):
+            kernel.returning.add(sent)
             world.after(0.001, lambda: self.returned(kernel, sent, frames[1]))
             return
         self._check_is_meant(container, sent)
@@ -149,6 +150,7 @@ class Callers:
 
     def returned(self, kernel: SimKernel, sent: Sent, nbytes: int = 0) -> None:
         """A kernel hands a call back: it was not begun."""
+        kernel.returning.discard(sent)
         if not kernel.alive or not kernel.reachable:
             return
         self._world.seen["returned"] += 1

@@ -25,12 +25,16 @@ from huterox_wire.nodes import (
     RegisteredMeta,
     RegisterMeta,
 )
+from huterox_wire.route import NUMBER
 
 if TYPE_CHECKING:
+    from tests.simulation.callers import Sent
     from tests.simulation.world import World
 
 BEATS_LOST = 0.05
 LOADS_FAIL = 0.08
+ORDERS_LOST = 0.02
+"""Of CREATEs: the queue to their kernel is full."""
 
 
 class Kernels:
@@ -68,7 +72,22 @@ class Kernels:
             self._tell(kernel) if kernel.registered else self._register(kernel)
         world.after(world.config.heartbeat_s, lambda: self._beat(kernel))
 
-    def _tell(self, kernel: SimKernel) -> None:
+    def connect(self, kernel: SimKernel) -> None:
+        """There is a connection again. What was sent meanwhile, both ways, is lost."""
+        kernel.reachable = True
+        if kernel.alive:
+            kernel.counts_calls = True
+            self._register(kernel)
+
+    def _count_calls(self, kernel: SimKernel) -> None:
+        """Tell which calls are here: no other is at this kernel, as far as the switchboard knows."""
+        if not kernel.alive or not kernel.reachable:
+            return
+        kernel.counts_calls = False
+        held = {sent for container in kernel.containers.values() for sent in container.calls}
+        self._tell(kernel, calls=held | kernel.returning)
+
+    def _tell(self, kernel: SimKernel, calls: "set[Sent] | None" = None) -> None:
         world, board = self._world, self._world.board
         node = board.registry.nodes.get(kernel.identity)
         reports = [self._report(container) for container in kernel.containers.values()]
@@ -80,7 +99,8 @@ class Kernels:
                 if record.state is State.READY:
                     ready.append((record, report))
         free = kernel.free(world.now_s)
-        meta = HeartbeatMeta(kernel.name, kernel.boot, _host_free(free), reports, _devices_free(free))
+        numbers = [int.from_bytes(route[NUMBER], "little") for route, _ in sorted(calls)] if calls is not None else None
+        meta = HeartbeatMeta(kernel.name, kernel.boot, _host_free(free), reports, _devices_free(free), numbers)
 
         def told() -> None:
             self._learn_charges(kernel)
@@ -89,6 +109,9 @@ class Kernels:
                 kernel.credit = _credit(kernel, free, world.now_s) if min(free.values()) > 0 else None
 
         world.on(happened.KernelBeat(kernel.identity, meta), told)
+        if node is not None and calls is not None and board.registry.nodes.get(kernel.identity) is node:
+            for call in board.calls.of_node(node):
+                assert (call.route, call.request_id) in calls, f"call {call.request_id} is waited for, and was lost"
         for record, report in ready:
             assert record.charge.host_bytes == report.host_bytes, f"{record.title} is not settled to what it takes"
 
@@ -183,7 +206,8 @@ class Kernels:
         if isinstance(effect.meta, CreateMeta):
             world.decisions.created(kernel, effect.meta)
             self._reserve(kernel, effect.meta)
-        if not kernel.reachable:
+        is_lost = isinstance(effect.meta, CreateMeta) and world.random.random() < ORDERS_LOST * world.trouble
+        if is_lost or not kernel.reachable:
             if isinstance(effect.meta, CreateMeta):
                 size = Size(effect.meta.host_bytes // MIB, effect.meta.device_bytes // MIB)
                 kernel.unheard[effect.meta.container] = effect.meta.device, size
@@ -201,14 +225,15 @@ class Kernels:
                 world.lanes.check_close(effect.meta.container, kernel.containers.get(effect.meta.container))
                 self._close(kernel, effect.meta.container)
 
-    @staticmethod
-    def _heard_of_registration(kernel: SimKernel, meta: RegisteredMeta) -> None:
+    def _heard_of_registration(self, kernel: SimKernel, meta: RegisteredMeta) -> None:
         kernel.registered = kernel.registered and not meta.again
         other = meta.epoch == kernel.epoch and kernel.mark not in (0, meta.mark)
         if meta.epoch < kernel.epoch or other:
             return  # it is told what was seen
         kernel.epoch, kernel.store, kernel.mark = meta.epoch, meta.store, meta.mark
         kernel.registered = not meta.again
+        if kernel.registered and kernel.counts_calls:
+            self._world.after(0.001, lambda: self._count_calls(kernel))
 
     def _reserve(self, kernel: SimKernel, meta: CreateMeta) -> None:
         if kernel.credit is not None:

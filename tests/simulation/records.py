@@ -73,6 +73,8 @@ class SimKernel:
     epoch: int = 0  # the newest that it was commanded in, and by whom
     store: str = ""
     mark: int = 0
+    counts_calls: bool = False  # it has connected anew, and will tell which calls it has
+    returning: set[tuple[bytes, int]] = field(default_factory=set)  # calls that it is about to hand back
     sick: bool = False
     foreign_mb: int = 0
     foreign_device_mb: dict[str, int] = field(default_factory=dict)

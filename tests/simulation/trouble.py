@@ -158,7 +158,7 @@ class Trouble:
         """Nothing reaches a kernel, and nothing comes from there."""
         if (kernel := self._kernel()) is not None:
             kernel.reachable = False
-            self._world.after(self._world.random.uniform(0.1, 2.5), lambda: setattr(kernel, "reachable", True))
+            self._world.after(self._world.random.uniform(0.1, 2.5), lambda: self._world.kernels.connect(kernel))
 
     def _delete_unheard(self) -> None:
         """A service with a lane is deleted, and its kernel does not hear of it; the container has others to serve."""

@@ -139,6 +139,8 @@ def default_text(field: msgspec.structs.FieldInfo) -> str:
         return "{}"
     if isinstance(value, str):
         return f'"{value}"'
+    if value is None:
+        return "nil"
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, int | float) else str(value)

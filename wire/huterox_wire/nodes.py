@@ -170,6 +170,7 @@ class HeartbeatMeta(Struct, omit_defaults=True):
     host_bytes_free: int = 0  # what the operating system says is available now
     containers: list[ContainerReport] = field(default_factory=list)
     devices: list[DeviceFree] = field(default_factory=list)
+    calls: list[int] | None = None  # after a registration: the numbers of all calls that the kernel has
 
 
 class CreateMeta(Struct, omit_defaults=True):

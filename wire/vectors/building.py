@@ -87,7 +87,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "mark_seen": 0,
     },
     "RegisteredMeta": {"again": False, "store": "", "mark": 0},
-    "HeartbeatMeta": {"host_bytes_free": 0, "containers": [], "devices": []},
+    "HeartbeatMeta": {"host_bytes_free": 0, "containers": [], "devices": [], "calls": None},
     "CreateMeta": {
         "device": "",
         "host_bytes": 0,

@@ -152,6 +152,12 @@ def kinds() -> list[Vector]:
             Body("HeartbeatMeta", {"node": "n1", "boot": "00ff", "host_bytes_free": 123456, "containers": [report]}),
             canonical=False,
         ),
+        good(
+            "heartbeat-calls",
+            "HEARTBEAT after a registration: two of the switchboard's calls are here",
+            Head("HEARTBEAT"),
+            Body("HeartbeatMeta", {"node": "n1", "boot": "00ff", "calls": [3298534883335, 2**63]}),
+        ),
         good("heartbeat-echo", "HEARTBEAT, the echo: empty meta", Head("HEARTBEAT"), Body(None, None)),
         good(
             "create",

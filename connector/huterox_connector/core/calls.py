@@ -5,6 +5,7 @@ deadlines, for failures, and so that nothing is answered twice.
 """
 
 import struct
+from collections.abc import Collection
 from typing import Any, Final
 
 from huterox_connector.core.accesses import Accesses
@@ -14,7 +15,7 @@ from huterox_connector.core.records import Container, Node, Service
 from huterox_wire.header import HEADER, HEADER_NBYTES, MAGIC, VERSION
 from huterox_wire.kinds import FLAGS_KNOWN, Kind
 from huterox_wire.limits import BUDGET_US_MAX, META_NBYTES_MAX, TENSORS_MAX
-from huterox_wire.route import CALLER
+from huterox_wire.route import CALLER, NUMBER
 
 _CALL: Final = int(Kind.CALL)
 _PART: Final = int(Kind.PART)
@@ -227,6 +228,11 @@ class Calls:
     def of_node(self, node: Node) -> list[Call]:
         """All that a node has, also for containers that have gone from there."""
         return [call for call in self._table.values() if call.container.node is node]
+
+    def lost_at(self, node: Node, before: int, held: Collection[int]) -> list[Call]:
+        """The node's calls that were sent before the one numbered `before`, and are not among those that it has."""
+        calls = [(call, int.from_bytes(call.route[NUMBER], "little")) for call in self.of_node(node)]
+        return [call for call, number in calls if number < before and number not in held]
 
     def of_container(self, container: Container) -> list[Call]:
         return [call for call in self._table.values() if call.container is container]

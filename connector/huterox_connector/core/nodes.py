@@ -7,9 +7,11 @@ from typing import Final
 from huterox_connector.core.accesses import Accesses
 from huterox_connector.core.adoption import Adoption, lane_services
 from huterox_connector.core.books import Books, not_held
+from huterox_connector.core.calls import Calls
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.effects import Command, Effect
 from huterox_connector.core.events import ContainerReported, KernelBeat, KernelRegistered
+from huterox_connector.core.ids import RouteSource
 from huterox_connector.core.journal import Journal
 from huterox_connector.core.leaving import Leaving
 from huterox_connector.core.lifecycle import State
@@ -63,6 +65,8 @@ class Nodes:
     def __init__(
         self,
         parts: Parts,
+        calls: Calls,
+        routes: RouteSource,
         questions: Questions,
         journal: Journal,
         term: Term,
@@ -82,6 +86,8 @@ class Nodes:
         self._adoption = Adoption(
             parts.registry, parts.books, parts.loading, parts.leaving, parts.reclaim, parts.lane_use, journal, term
         )
+        self._calls = calls
+        self._routes = routes
         self._questions = questions
         self._journal = journal
         self._term = term
@@ -113,6 +119,7 @@ class Nodes:
         node.host_id = meta.host_id
         node.note = self._notes.get(node.name, "")
         effects.append(Command(node.identity, Kind.REGISTER, self._registered()))
+        node.counted_before = self._routes.upcoming
         effects.append(
             self._journal.record(
                 "node.registered",
@@ -178,11 +185,10 @@ class Nodes:
         return node
 
     def _reconcile(self, node: Node, meta: RegisterMeta, now_s: float) -> list[Effect]:
+        """First what is there, then what is not: the room of what has gone is given out, and must be free."""
         effects: list[Effect] = []
         reported = {report.container for report in meta.containers}
-        for container in list(node.containers.values()):
-            if container.id not in reported and container.state is not State.PLANNED:
-                effects += self._residency.ended(container, "node_lost", "the kernel no longer has it", "", now_s)
+        missing = [c for c in node.containers.values() if c.id not in reported and c.state is not State.PLANNED]
         for report in _least_recently_used_first(meta.containers):
             if (known := node.containers.get(report.container)) is not None:
                 effects += self._see(known, report, now_s)
@@ -190,6 +196,9 @@ class Nodes:
                 effects += self._adoption.take(node, report, now_s)
         if meta.host_bytes_free:  # older kernels tell it in heartbeats alone
             self._count_foreign_use(node, meta, now_s)
+        for container in missing:
+            if container.id in node.containers:
+                effects += self._residency.ended(container, "node_lost", "the kernel no longer has it", "", now_s)
         return effects + self._note_ready(node, meta.containers, now_s)
 
     def on_beat(self, event: KernelBeat, now_s: float) -> list[Effect]:
@@ -207,6 +216,7 @@ class Nodes:
                 strays = strays or report.state != "gone"
         if strays:  # it was given up here, and lives: registering settles whose it is
             effects.append(Command(node.identity, Kind.REGISTER, self._registered(again=True)))
+        effects += self._end_lost_calls(node, event.meta.calls, now_s)
         self._count_foreign_use(node, event.meta, now_s)
         effects += self._note_ready(node, event.meta.containers, now_s)
         effects += self._end_missing(node, now_s)
@@ -245,6 +255,14 @@ class Nodes:
             if silent and container.state is not State.PLANNED and container.id in node.containers:
                 effects += self._residency.ended(container, "node_lost", "its kernel does not have it", "", now_s)
         return effects
+
+    def _end_lost_calls(self, node: Node, numbers: list[int] | None, now_s: float) -> list[Effect]:
+        """A kernel that has connected anew tells which calls it has. The others' requests or answers were lost."""
+        before, node.counted_before = node.counted_before, None if numbers is not None else node.counted_before
+        if numbers is None or before is None:
+            return []
+        lost = self._calls.lost_at(node, before, set(numbers))
+        return self._residency.fail_calls(lost, f"the connection to node {node.name!r} was lost", now_s)
 
     def _see(self, container: Container, report: ContainerReport, now_s: float) -> list[Effect]:
         """Note what a kernel tells of a container that is known."""
@@ -345,9 +363,14 @@ class Nodes:
         for container in list(node.containers.values()):
             if container.id in self._registry.containers:
                 effects += self._residency.ended(container, "node_lost", f"its node was lost: {reason}", "", now_s)
-        effects += self._residency.fail_calls_of(node, f"its node was lost: {reason}")
+        effects += self._residency.fail_calls_of(node, f"its node was lost: {reason}", now_s)
         effects += self._questions.lose(node.identity)
         return effects + self._residency.retry_anew(now_s)  # what it was loading is loaded elsewhere
+
+    def excuse(self, now_s: float) -> None:
+        """The switchboard itself did not run for a while, and could not hear anybody: all start afresh."""
+        for node in self._registry.nodes.values():
+            node.last_heartbeat_s = now_s
 
     def lose_silent(self, now_s: float) -> list[Effect]:
         effects: list[Effect] = []

@@ -248,6 +248,9 @@ class Node:
     policy: str
     registered_at: float
     last_heartbeat_s: float
+    counted_before: int | None = (
+        None  # it was asked which calls it has; of those before this number, none is on its way
+    )
     host_id: str = ""  # the machine; empty: it gives no lanes
     note: str = ""  # what its operator should know
     devices: dict[str, str] = field(default_factory=dict)  # their names, by id

@@ -184,7 +184,7 @@ class Residency:
         subject, node = f"{container.spec.name} {container.title}", container.node
         effects: list[Effect] = [self._journal.record(kind, subject, reason, now_s, cause=cause, node=node.name)]
         if cause == "node_lost" and container.in_flight:
-            effects += self.fail_calls(self._calls.of_container(container), reason)
+            effects += self.fail_calls(self._calls.of_container(container), reason, now_s)
         if kind == "load_failed":
             effects += self._load_failed(container, cause, reason, traceback, now_s)
         effects += self._loading.start_planned(node, now_s)
@@ -206,12 +206,12 @@ class Residency:
             group.last_error = ModelError(f"model {name!r} failed to load: {reason}", traceback=traceback, model=name)
         return effects + self._faults.fail(group, group.last_error)
 
-    def fail_calls_of(self, node: Node, reason: str) -> list[Effect]:
+    def fail_calls_of(self, node: Node, reason: str, now_s: float) -> list[Effect]:
         """The node is lost: nobody will answer calls to containers that had gone from it before, either."""
-        return self.fail_calls(self._calls.of_node(node), reason)
+        return self.fail_calls(self._calls.of_node(node), reason, now_s)
 
-    def fail_calls(self, calls: list[Call], reason: str) -> list[Effect]:
-        """Nobody will answer these."""
+    def fail_calls(self, calls: list[Call], reason: str, now_s: float) -> list[Effect]:
+        """Nobody will answer these. A container that was draining may have waited for the last of them."""
         effects: list[Effect] = []
         for call in calls:
             self._calls.drop(call)
@@ -222,6 +222,7 @@ class Residency:
                 container=container.title,
             )
             effects.append(Refuse(call.caller, call.request_id, error))
+            effects += self._leaving.drained(container, now_s)
         return effects
 
     # Time.

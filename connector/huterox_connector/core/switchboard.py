@@ -14,7 +14,7 @@ The way of a hit does not come through `on`: the shell asks `calls.hit` and `cal
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from huterox_connector.core import events as happened
 from huterox_connector.core.accesses import Accesses
@@ -59,6 +59,9 @@ from huterox_wire.errors import (
 )
 from huterox_wire.meta import OpenedMeta
 
+STOPPED_S: Final = 1.0
+"""Ticks come several times a second. Where none has come for so long, this process was stopped, or its machine was."""
+
 
 class Switchboard:
     """Decides everything; does nothing.
@@ -101,6 +104,8 @@ class Switchboard:
         self._leases = Leases(registry, self.calls, faults, questions, term, config)
         self._nodes = Nodes(
             Parts(registry, books, index, loading, leaving, residency, replicas, reclaim, accesses, self._lane_use),
+            self.calls,
+            routes,
             questions,
             journal,
             term,
@@ -110,7 +115,7 @@ class Switchboard:
         changes = Changes(registry, residency, leaving, reclaim, self._nodes, faults, journal, ids)
         self._admin = Admin(registry, leaving, questions, Listing(registry, journal), changes, config, self._status)
         self._term = term
-        self._started_s = started_s
+        self._started_s = self._ticked_s = started_s
         self._version = version
         self.stopping = False
 
@@ -292,6 +297,9 @@ class Switchboard:
     # Time.
 
     def _on_tick(self, now_s: float) -> list[Effect]:
+        if now_s - self._ticked_s > STOPPED_S:
+            self._nodes.excuse(now_s)
+        self._ticked_s = now_s
         effects = self._expire_calls(now_s)
         effects += self._faults.expire(now_s)
         effects += self._questions.expire(now_s)

@@ -59,7 +59,7 @@ class Switch:
         self._kept: list[asked.Write] = []
         self._front = self._bind(context, config.front)
         try:
-            self._back = self._bind(context, config.back)
+            self._back = self._bind(context, config.back, takeover=True)
         except BaseException:
             self._front.close(linger=0)
             raise
@@ -82,11 +82,19 @@ class Switch:
         self._pump_due = False
         self._batch_max = config.batch_max
 
-    def _bind(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
+    def _bind(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, takeover: bool = False
+    ) -> zmq.Socket[bytes]:
+        """`takeover`: who connects under an identity that is in use has it from then on.
+
+        A kernel that connects again after a silence does: its old connection may not have been noticed to be dead. The
+        identity has the random part that a kernel makes at its start, so that nobody else can.
+        """
         socket = context.socket(zmq.ROUTER)
         socket.set_hwm(self._config.hwm)
         socket.setsockopt(zmq.LINGER, self._config.linger_ms)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.ROUTER_HANDOVER, takeover)
         socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_NBYTES_MAX)
         try:
             socket.bind(endpoint)

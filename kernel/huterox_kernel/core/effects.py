@@ -113,6 +113,11 @@ class Register:
 
 
 @dataclass(slots=True, frozen=True)
+class TellCalls:
+    """A heartbeat that tells which of the switchboard's calls are here."""
+
+
+@dataclass(slots=True, frozen=True)
 class Note:
     """A line in the kernel's own log."""
 
@@ -138,6 +143,7 @@ Effect = (
     | FailCalls
     | Report
     | Register
+    | TellCalls
     | Note
     | Exit
 )

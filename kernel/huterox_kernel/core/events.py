@@ -16,6 +16,11 @@ class Asked(NamedTuple):
 
 
 @dataclass(slots=True, frozen=True)
+class LinkConnected:
+    """There is a new connection to the switchboard, perhaps to another one than before."""
+
+
+@dataclass(slots=True, frozen=True)
 class RegistrationAnswered:
     """The switchboard knows this kernel, or asks it to register."""
 
@@ -144,7 +149,8 @@ class Ticked:
 
 
 Event = (
-    RegistrationAnswered
+    LinkConnected
+    | RegistrationAnswered
     | CreateOrdered
     | CloseOrdered
     | DrainOrdered

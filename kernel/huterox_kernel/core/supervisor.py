@@ -5,6 +5,7 @@ what is out of date or out of bounds, to give up a load that takes too long, and
 """
 
 from collections.abc import Callable
+from math import inf
 from typing import Any, Final
 
 from huterox_kernel.core.effects import (
@@ -24,6 +25,7 @@ from huterox_kernel.core.effects import (
     Register,
     Report,
     StartWorker,
+    TellCalls,
 )
 from huterox_kernel.core.events import (
     CloseOrdered,
@@ -34,6 +36,7 @@ from huterox_kernel.core.events import (
     LaneBroke,
     LanesDrained,
     LeaseOrdered,
+    LinkConnected,
     MemoryReturned,
     RegistrationAnswered,
     ShutdownOrdered,
@@ -54,6 +57,8 @@ from huterox_wire.nodes import Capacity, CloseMeta, ContainerEvent, ContainerRep
 GRACE_S_MAX: Final = 3600.0
 HEARTBEAT_S_MIN: Final = 0.02
 HEARTBEAT_S_MAX: Final = 60.0
+REGISTER_AGAIN_S: Final = 1.0
+"""A registration that has no answer is not repeated before that, however often the switchboard asks for it."""
 
 
 class Supervisor:
@@ -74,11 +79,13 @@ class Supervisor:
         self._records: dict[int, Record] = {}
         self._shutting_down = False
         self._younger_told = (0, 0)  # the switchboard that the log was told of
+        self._registered_s = -inf  # when a registration without an answer was sent
         self.epoch = 0
         self.store = ""
         self.mark = 0
         self.heartbeat_s = heartbeat_s
         self._handlers: dict[type[Event], Callable[[Any, float], list[Effect]]] = {
+            LinkConnected: self._on_connected,
             RegistrationAnswered: self._on_registration_answered,
             CreateOrdered: self._on_create,
             CloseOrdered: self._on_close,
@@ -121,17 +128,35 @@ class Supervisor:
 
     # Orders of the switchboard.
 
+    def _on_connected(self, _: LinkConnected, now_s: float) -> list[Effect]:
+        """Whoever is at the other end may not know this kernel, and calls and answers may be lost."""
+        self._registered_s = now_s
+        return [Register()]
+
     def _on_registration_answered(self, event: RegistrationAnswered, now_s: float) -> list[Effect]:
         meta = event.meta
         if meta.epoch < self.epoch or (meta.epoch == self.epoch and meta.mark and self.mark not in (0, meta.mark)):
-            return self._on_younger(meta)
+            return self._on_younger(meta, now_s)
+        is_new = meta.epoch > self.epoch
         self.epoch, self.store, self.mark = meta.epoch, meta.store, meta.mark
         self.heartbeat_s = min(max(meta.heartbeat_s, HEARTBEAT_S_MIN), HEARTBEAT_S_MAX)
-        return [Register()] if meta.again else []
+        if not meta.again:
+            self._registered_s = -inf
+            return [TellCalls()]
+        if is_new:
+            self._registered_s = -inf  # what was told to an older one does not count
+        return self._register_again(now_s)
 
-    def _on_younger(self, meta: RegisteredMeta) -> list[Effect]:
+    def _register_again(self, now_s: float) -> list[Effect]:
+        """Not while one is on its way: each heartbeat that comes before it makes the switchboard ask."""
+        if now_s - self._registered_s < REGISTER_AGAIN_S:
+            return []
+        self._registered_s = now_s
+        return [Register()]
+
+    def _on_younger(self, meta: RegisteredMeta, now_s: float) -> list[Effect]:
         """A switchboard whose store has lost count is not obeyed, but told what was seen: it steps beyond that."""
-        effects: list[Effect] = [Register()] if meta.again else []
+        effects = self._register_again(now_s) if meta.again else []
         if self._younger_told == (meta.epoch, meta.mark):
             return effects
         self._younger_told = meta.epoch, meta.mark

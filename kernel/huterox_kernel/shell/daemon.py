@@ -30,6 +30,7 @@ from huterox_kernel.core.effects import (
     Register,
     Report,
     StartWorker,
+    TellCalls,
 )
 from huterox_kernel.core.events import (
     Event,
@@ -150,7 +151,6 @@ class Daemon:
         self._link.start(self._requests)
         self._leases.start()
         self._zygotes.warm()
-        await self._reports.register()
         _log.info("node %s, boot %s, for %s", self._node, self._boot, self._config.switchboard)
         self._every(lambda: self._supervisor.heartbeat_s, self._reports.beat)
         self._every(lambda: self._config.footprint_period_s, self._look_around)
@@ -225,6 +225,8 @@ class Daemon:
                 self._report(event)
             case Register():
                 self._spawn(self._reports.register())
+            case TellCalls():
+                self._spawn(self._reports.beat(with_calls=True))
             case Note(text=text):
                 _log.warning("%s", text)
             case Exit():

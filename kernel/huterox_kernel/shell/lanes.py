@@ -42,7 +42,7 @@ from huterox_wire.kinds import Flag, Kind
 from huterox_wire.limits import MESSAGE_NBYTES_MAX
 from huterox_wire.message import align, check_message_nbytes, encode, packed_nbytes
 from huterox_wire.meta import error_meta
-from huterox_wire.route import CONTAINER
+from huterox_wire.route import CONTAINER, NUMBER
 
 UNCOPIED_NBYTES_MIN: Final = 64 * 1024
 """Answers from this size on are sent from where they lie."""
@@ -206,6 +206,14 @@ class Lanes:
         """What a lane's header counts; None where there is no such lane."""
         lane = self._lanes.get(container)
         return lane.end.counters() if lane is not None else None
+
+    def numbers(self) -> list[int]:
+        """The numbers of all calls that are here: in lanes, or with an answer that is not sent yet."""
+        calls = [call for lane in self._lanes.values() for call, _ in lane.end.calls.values()]
+        calls += [reply[0] for lane in self._lanes.values() for reply in lane.unsent]
+        calls += [call for lane in self._lanes.values() for call in lane.failed]
+        calls += [call for lost in self._lost.values() for call, _ in lost]
+        return [int.from_bytes(call.route[NUMBER], "little") for call in calls]
 
     # Calls, on their way in.
 

@@ -5,6 +5,11 @@ nothing is there. A turn of the loop reads a bounded batch and lets others have 
 
 ZeroMQ queues nothing for a switchboard that is not there (IMMEDIATE): control messages and refusals wait here, in a
 bounded outbox, and answers in their lanes. So a switchboard that comes back is not flooded with stale heartbeats.
+
+ZeroMQ connects again by itself, and what was on its way is lost then. So the receiver is told of each new connection.
+A network can fall silent without closing a connection: over TCP the link asks for signs of life, gives a silent
+connection up after a few seconds, and dials again about once a second. On one host there is nothing to lose, and a
+peer that is stopped for a while keeps its connection.
 """
 
 from asyncio import AbstractEventLoop, TimerHandle
@@ -13,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from huterox_wire.header import Buffer
 from huterox_wire.limits import MESSAGE_NBYTES_MAX, TENSORS_MAX
@@ -26,10 +32,18 @@ _POLLOUT: Final = int(zmq.POLLOUT)
 _MORE: Final = zmq.NOBLOCK | zmq.SNDMORE
 _SEND_HIGH_WATER: Final = 4096  # messages
 _LINGER_MS: Final = 200
+_RECONNECT_MS: Final = 50
+_RECONNECT_MAX_MS: Final = 500
+_ASK_MS: Final = 1000  # TCP: how often for a sign of life
+_SILENT_MS: Final = 3000  # TCP: how long a connection may be silent; as long as the switchboard bears it
+_DIAL_MS: Final = 1000  # TCP: how long one attempt to connect may take
 
 
 class Receiver(Protocol):
     """Who takes what comes."""
+
+    def on_connected(self) -> None:
+        """There is a new connection to a switchboard. Of what was sent or received before, some may be lost."""
 
     def on_message(self, route: bytes, frame: memoryview) -> None:
         """Hot path. A routed message of one frame."""
@@ -63,10 +77,13 @@ class Link:
         socket.setsockopt(zmq.SNDHWM, _SEND_HIGH_WATER)
         socket.setsockopt(zmq.LINGER, _LINGER_MS)
         socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_NBYTES_MAX)
-        socket.setsockopt(zmq.RECONNECT_IVL, 50)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10000)
+        socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
+        if endpoint.startswith("tcp:"):
+            socket.setsockopt(zmq.HEARTBEAT_IVL, _ASK_MS)
+            socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENT_MS)
+            socket.setsockopt(zmq.CONNECT_TIMEOUT, _DIAL_MS)
+        self._monitor: zmq.Socket[bytes] = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         socket.connect(endpoint)
         self._descriptor = int(socket.getsockopt(zmq.FD))
         self._recv = socket.recv
@@ -82,15 +99,31 @@ class Link:
         """Read from now on."""
         self._receiver = receiver
         self._loop.add_reader(self._descriptor, self._drain)
+        self._loop.add_reader(self._monitor.FD, self._look_at_monitor)
         self._loop.call_soon(self._drain)
+        self._loop.call_soon(self._look_at_monitor)
 
     def close(self) -> None:
         """Send what is queued, but do not wait for long."""
         self._loop.remove_reader(self._descriptor)
+        self._loop.remove_reader(self._monitor.FD)
         if self._retry is not None:
             self._retry.cancel()
+        self._socket.disable_monitor()
+        self._monitor.close(linger=0)
         self._socket.close()
         self._context.term()
+
+    # Connecting.
+
+    def _look_at_monitor(self) -> None:
+        """One reading may tell of several connections: the last one counts."""
+        connected = False
+        while int(self._monitor.getsockopt(zmq.EVENTS)) & _POLLIN:
+            recv_monitor_message(self._monitor, _NOBLOCK)
+            connected = True
+        if connected:
+            self._receiver.on_connected()
 
     # Reading.
 

@@ -75,8 +75,8 @@ class Reports:
         )
         self._link.send_control(encode(Kind.REGISTER, 0, 0, 0, encode_meta(meta)))
 
-    async def beat(self) -> None:
-        """Tell how all is."""
+    async def beat(self, *, with_calls: bool = False) -> None:
+        """Tell how all is; `with_calls`, also which calls are here: of what was sent before, some may be lost."""
         devices = await self._memory.free()
         meta = HeartbeatMeta(
             node=self._node,
@@ -84,8 +84,9 @@ class Reports:
             host_bytes_free=probes.host_bytes_free(),
             containers=self._containers(),
             devices=devices,
+            calls=self._lanes.numbers() if with_calls else None,
         )
-        self._link.send_control(encode(Kind.HEARTBEAT, 0, 0, 0, encode_meta(meta)), keep=False)
+        self._link.send_control(encode(Kind.HEARTBEAT, 0, 0, 0, encode_meta(meta)), keep=with_calls)
 
     def tell(self, event: ContainerEvent) -> None:
         """Tell what has become of a container; of one that is gone, what it counted."""

@@ -14,6 +14,7 @@ from huterox_kernel.core.events import (
     DrainOrdered,
     Event,
     LeaseOrdered,
+    LinkConnected,
     RegistrationAnswered,
 )
 from huterox_kernel.core.records import text_of
@@ -49,6 +50,9 @@ class Requests:
         self._lanes = lanes
         self._logs = logs
         self._feed = feed
+
+    def on_connected(self) -> None:
+        self._feed(LinkConnected())
 
     def on_message(self, route: bytes, frame: memoryview) -> None:
         """Hot path."""

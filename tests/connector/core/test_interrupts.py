@@ -112,6 +112,7 @@ def test_drained_and_silent_nodes_say_why_they_take_nothing() -> None:
     harness.ask("drain", name="drained")
     harness.service("a")
     assert refused(harness.call("a", 1, now_s=3.0)) == []  # both may open again
+    harness.pass_time(0.0, 6.9)
     error = interrupted(harness.tick(7.1))
     closed = {node["node"]: node["closed_because"] for node in error.details["nodes"]}
     assert closed == {"drained": "drained by an operator", "silent": "silent for 7.1 s"}

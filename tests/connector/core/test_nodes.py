@@ -2,9 +2,12 @@
 
 import pytest
 from tests.connector.harness import (
+    HOST_ID,
+    MIB,
     Harness,
     created,
     forwarded,
+    journalled,
     refused,
     report,
 )
@@ -14,6 +17,7 @@ from huterox_connector.core import events as happened
 from huterox_wire.ids import text_of
 from huterox_wire.kinds import Kind
 from huterox_wire.nodes import Capacity, RegisteredMeta, RegisterMeta
+from huterox_wire.route import NUMBER
 
 
 def test_containers_are_spread_over_nodes(harness: Harness) -> None:
@@ -44,10 +48,55 @@ def test_silent_kernel_is_lost_and_its_calls_end(harness: Harness) -> None:
     harness.service("bert")
     harness.load(node, "bert", 1)
     harness.hit("bert", 2)
-    effects = harness.on(happened.Ticked(), 3.5)
+    effects = harness.pass_time(0.0, 3.5)
     assert refused(effects)[0].error.code == "WorkerLost"
     assert harness.ask("nodes") == []
     assert harness.ask("ps") == []
+
+
+def test_switchboard_that_was_stopped_itself_does_not_blame_the_kernels(harness: Harness) -> None:
+    """What they have sent meanwhile is still to be read."""
+    node = harness.node()
+    harness.service("bert")
+    container = harness.load(node, "bert", 1)
+    harness.hit("bert", 2, now_s=0.5)
+    harness.pass_time(0.0, 1.0)
+    assert journalled(harness.tick(61.0)) == []
+    assert [row["id"] for row in harness.ask("ps")] == [text_of("c", container)]
+    effects = harness.pass_time(61.0, 64.5)
+    assert ("node.lost", "no heartbeat for 3.5 s") in journalled(effects)
+
+
+def test_kernel_that_registers_again_keeps_what_is_ordered_in_the_same_moment(harness: Harness) -> None:
+    """The room of a container that it has no more went to another, which was then missed in the same registration."""
+    node = harness.node(slots=1)
+    harness.service("old")
+    harness.load(node, "old", 1)
+    harness.service("new")
+    harness.hit("old", 2)
+    assert created(harness.call("new", 3, now_s=0.5)) == []  # its plan waits for the room
+    meta = RegisterMeta("n1", "b1", 1, "host", Capacity(1, 1000 * MIB), host_id=HOST_ID)
+    (create,) = created(harness.on(happened.KernelRegistered(node, meta), 1.0))
+    assert create.model.name == "new"
+    assert [row["model"] for row in harness.ask("ps")] == ["new"]
+
+
+def test_calls_that_a_broken_connection_lost_end_once_the_kernel_has_told_which_it_has(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    container = harness.load(node, "bert", 1)
+    for request_id in (2, 3, 4):
+        harness.hit("bert", request_id)
+    meta = RegisterMeta("n1", "b1", 1, "host", Capacity(2, 1000 * MIB), [report(container, "bert")], host_id=HOST_ID)
+    assert refused(harness.on(happened.KernelRegistered(node, meta), 1.0)) == []
+    harness.hit("bert", 5, now_s=1.0)  # on its way when the kernel tells
+    assert harness.answer(node, 4) is not None
+    held = [int.from_bytes(harness.route_of(3)[NUMBER], "little")]
+    (refusal,) = refused(harness.beat(node, 1.1, calls=held))
+    assert (refusal.request_id, refusal.error.code, refusal.error.details["executed"]) == (2, "WorkerLost", "maybe")
+    assert refused(harness.beat(node, 1.2, calls=[])) == []  # it was not asked again
+    assert harness.answer(node, 3) is not None
+    assert harness.answer(node, 5) is not None
 
 
 def test_load_on_a_lost_node_is_done_elsewhere(harness: Harness) -> None:

@@ -17,12 +17,14 @@ from huterox_kernel.core.effects import (
     Register,
     Report,
     StartWorker,
+    TellCalls,
 )
 from huterox_kernel.core.events import (
     CloseOrdered,
     CreateOrdered,
     Event,
     FootprintMeasured,
+    LinkConnected,
     RegistrationAnswered,
     ShutdownOrdered,
     StartFailed,
@@ -176,7 +178,7 @@ def test_an_old_switchboard_that_answers_late_is_ignored() -> None:
     effects = core.on(RegistrationAnswered(RegisteredMeta(4, 9.0, again=True)), 0.0)
     assert [type(effect) for effect in effects] == [Note, Register]  # it is told what was seen, but not obeyed
     assert core.heartbeat_s == 2.0
-    again = core.on(RegistrationAnswered(RegisteredMeta(4, 9.0, again=True)), 0.5)
+    again = core.on(RegistrationAnswered(RegisteredMeta(4, 9.0, again=True)), 1.5)
     assert again == [Register()], "the log is told once"
 
 
@@ -193,6 +195,21 @@ def test_the_same_epoch_of_another_switchboard_is_not_obeyed() -> None:
 
 def test_the_kernel_registers_again_when_asked() -> None:
     assert supervisor().on(RegistrationAnswered(RegisteredMeta(1, 1.0, again=True)), 0.0) == [Register()]
+
+
+def test_the_kernel_registers_once_on_each_connection_however_often_it_is_asked_meanwhile() -> None:
+    core = supervisor()
+    asks = RegistrationAnswered(RegisteredMeta(1, 1.0, again=True))
+    core.on(RegistrationAnswered(RegisteredMeta(1, 1.0)), 0.0)
+    assert core.on(LinkConnected(), 0.0) == [Register()]
+    assert [core.on(asks, now_s) for now_s in (0.1, 0.2, 0.99)] == [[], [], []]
+    assert core.on(asks, 1.0) == [Register()]  # there was no answer: it may be lost
+    assert core.on(asks, 1.1) == []
+    assert core.on(RegistrationAnswered(RegisteredMeta(1, 1.0)), 1.2) == [TellCalls()]
+    assert core.on(asks, 1.3) == [Register()]  # it has been forgotten since
+    assert core.on(LinkConnected(), 1.4) == [Register()]
+    newer = RegistrationAnswered(RegisteredMeta(2, 1.0, again=True))
+    assert core.on(newer, 1.5) == [Register()]  # another switchboard, or another epoch: it knows nothing
 
 
 @pytest.mark.parametrize(
