@@ -17,10 +17,12 @@ from huterox_kernel.descriptors import raise_descriptor_limit
 from huterox_kernel.prctl import adopt_orphans, die_with_parent, set_process_name
 from huterox_kernel.shell.daemon import Daemon
 from huterox_kernel.shell.handover import bind_lane_socket
+from huterox_shm.descriptors import fill_standard
 
 
 def main(argv: list[str] | None = None) -> int:
     parent_pid = os.getppid()
+    fill_standard()
     parser = argparse.ArgumentParser(prog="huterox_kernel", description="The kernel of one Huterox node.")
     parser.add_argument("--config", type=Path, required=True, help="TOML file, see deploy/kernel.toml")
     arguments = parser.parse_args(argv)

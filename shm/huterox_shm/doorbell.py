@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from huterox_shm.descriptors import out_of_the_way
 from huterox_shm.errors import HandoverError
 
 BELL: Final = 1 << 32
@@ -27,7 +28,7 @@ _FLAGS: Final = os.EFD_NONBLOCK | os.EFD_CLOEXEC
 
 def create_eventfd() -> int:
     """A fresh eventfd, non-blocking, not inherited."""
-    return os.eventfd(0, _FLAGS)
+    return out_of_the_way(os.eventfd(0, _FLAGS))
 
 
 class Doorbell:

@@ -18,6 +18,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from huterox_shm.descriptors import move_all
 from huterox_shm.errors import HandoverError, TooManyTokens
 
 TOKEN_NBYTES: Final = 32
@@ -64,7 +65,7 @@ def _descriptors_in(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(data[: len(data) - len(data) % _INT_NBYTES])
-    return list(fds)
+    return move_all(fds)
 
 
 def peer_uid(sock: socket.socket) -> int:

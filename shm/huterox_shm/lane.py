@@ -37,6 +37,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from huterox_shm.caller import CallerEnd, Reply
 from huterox_shm.container import ContainerEnd, Request
+from huterox_shm.descriptors import out_of_the_way
 from huterox_shm.doorbell import Doorbell, create_eventfd
 from huterox_shm.end import read_header_of
 from huterox_shm.errors import PeerProtocolError
@@ -61,7 +62,7 @@ from huterox_shm.layout import (
     state_of,
     write_header,
 )
-from huterox_shm.segment import check_seals, create_memfd, reserve_pages
+from huterox_shm.segment import check_seals, create_memfd, map_memory, reserve_pages
 
 __all__ = [
     "BEGUN",
@@ -112,7 +113,7 @@ class LaneDescriptors(NamedTuple):
         copies: list[int] = []
         try:
             for fd in self:
-                copies.append(os.dup(fd))
+                copies.append(out_of_the_way(os.dup(fd)))
         except OSError:
             _close_all(copies)
             raise
@@ -142,7 +143,7 @@ def create_lane(config: LaneConfig, generation: int) -> LaneDescriptors:
         fds = [_closing(undo, create_memfd(layout.segment_nbytes))]
         fds += [_closing(undo, create_eventfd()) for _ in range(2)]
         reserve_pages(fds[0], 0, layout.rings_end)
-        with mmap.mmap(fds[0], PAGE_NBYTES) as header, memoryview(header) as view, view.cast("Q") as words:
+        with map_memory(fds[0], PAGE_NBYTES) as header, memoryview(header) as view, view.cast("Q") as words:
             write_header(words, layout, generation)
         undo.pop_all()
     return LaneDescriptors(*fds)
@@ -181,7 +182,7 @@ class LaneWatch:
             nbytes = os.fstat(descriptors.memfd).st_size
             if nbytes < PAGE_NBYTES:
                 raise PeerProtocolError(f"a segment of {nbytes} bytes is no lane")
-            header = undo.enter_context(mmap.mmap(descriptors.memfd, PAGE_NBYTES))
+            header = undo.enter_context(map_memory(descriptors.memfd, PAGE_NBYTES))
             _, generation = read_header_of(header, nbytes)
             undo.pop_all()
         os.close(descriptors.memfd)

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 
 from huterox_shm.errors import HandoverError
 from huterox_shm.layout import LaneCounters, read_counters
-from huterox_shm.segment import check_seals, create_memfd, reserve_pages
+from huterox_shm.segment import check_seals, create_memfd, map_memory, reserve_pages
 
 SLOT_NBYTES: Final = 64
 _SLOT_WORDS: Final = SLOT_NBYTES // 8
@@ -59,7 +59,7 @@ class Ledger:
             nbytes = os.fstat(fd).st_size
             if not nbytes or nbytes % SLOT_NBYTES:
                 raise HandoverError(f"a ledger of {nbytes} bytes")
-            return cls(mmap.mmap(fd, nbytes))
+            return cls(map_memory(fd, nbytes))
         finally:
             os.close(fd)
 

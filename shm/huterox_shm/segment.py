@@ -13,8 +13,10 @@ import errno
 import fcntl
 import mmap
 import os
+import sys
 from typing import Final
 
+from huterox_shm.descriptors import out_of_the_way, standard_taken
 from huterox_shm.errors import HandoverError, LaneFull
 
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -35,7 +37,7 @@ def create_memfd(nbytes: int) -> int:
     Raises:
         OSError: no descriptor or no memory; nothing is left behind.
     """
-    fd = os.memfd_create("huterox-lane", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = out_of_the_way(os.memfd_create("huterox-lane", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
     try:
         os.ftruncate(fd, nbytes)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
@@ -78,6 +80,14 @@ def punch_pages(fd: int, offset: int, nbytes: int) -> None:
             raise OSError(number, os.strerror(number))
 
 
+def map_memory(fd: int, nbytes: int) -> mmap.mmap:
+    """Map a memfd, which stays the giver's. Raises OSError: it cannot be mapped."""
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, nbytes, trackfd=False)
+    with standard_taken():  # a mapping keeps a descriptor of its own
+        return mmap.mmap(fd, nbytes)
+
+
 class Segment:
     """One end's mapping of a segment. `buffer` is the whole of it; slices of `buffer` are copies."""
 
@@ -94,7 +104,7 @@ class Segment:
         self.nbytes = os.fstat(fd).st_size
         if not self.nbytes:
             raise HandoverError("the segment is empty")
-        self.buffer = mmap.mmap(fd, self.nbytes)
+        self.buffer = map_memory(fd, self.nbytes)
         self.fd = fd
 
     def reserve(self, offset: int, nbytes: int) -> None:

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
+from huterox_shm.descriptors import FIRST, out_of_the_way
 from huterox_shm.errors import HandoverError, ShmError
 from huterox_shm.handover import receive_descriptors
 from huterox_shm.lane import CallerEnd
@@ -70,7 +71,7 @@ def fetch_lane(leased: LeasedMeta, timeout_s: float) -> Fetched:
     """
     until_s = time.monotonic() + timeout_s
     with ExitStack() as undo:
-        liveness = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        liveness = undo.enter_context(_socket())
         _SOCKETS.add(liveness)
         try:
             _connect(liveness, leased.path, until_s)
@@ -89,6 +90,11 @@ def fetch_lane(leased: LeasedMeta, timeout_s: float) -> Fetched:
             raise Fault(f"a lane with {len(fds)} descriptors instead of {_DESCRIPTORS}")
         undo.pop_all()
     return _attached(fds, liveness, granted.generation)
+
+
+def _socket() -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return sock if sock.fileno() >= FIRST else socket.socket(fileno=out_of_the_way(sock.detach()))
 
 
 def _connect(sock: socket.socket, path: str, until_s: float) -> None:

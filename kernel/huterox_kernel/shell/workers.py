@@ -43,6 +43,7 @@ from huterox_shm.lane import LaneDescriptors
 from huterox_wire.nodes import ModelSpec
 
 _DECODE: Final = Decoder(control.FromWorker)
+SAID_NBYTES_MAX: Final = 500  # of what a worker wrote last that ended while it loaded
 _MESSAGES_MAX: Final = 64  # of one worker in one turn of the loop
 
 
@@ -53,6 +54,7 @@ class Worker:
         "container",
         "control",
         "exit_timer",
+        "has_loaded",
         "identity",
         "interpreter",
         "killed",
@@ -71,6 +73,7 @@ class Worker:
         self.pidfd = -1
         self.identity: Identity | None = None
         self.killed = False
+        self.has_loaded = False
         self.status: int | None = None
         self.exit_timer: TimerHandle | None = None
 
@@ -229,10 +232,12 @@ class Workers:
             case Progress(stage=stage):
                 self._feed(WorkerProgressed(worker.container, stage))
             case Ready(taken_s=taken_s, timings_s=timings_s):
+                worker.has_loaded = True
                 self._on_ready(worker, taken_s, timings_s)
             case Imported():
                 self._on_imported(worker.interpreter, message)
             case Failed(reason=reason, traceback=traceback):
+                worker.has_loaded = True  # it has said why it has not
                 self._feed(WorkerFailed(worker.container, reason, traceback))
             case LaneBroken() | LaneDropped():
                 self._on_lane(worker.container, message)
@@ -261,11 +266,19 @@ class Workers:
         if worker.status is None:
             return "ended together with its zygote"
         how = processes.how_it_ended(worker.status)
+        if worker.status == control.EXIT_DESCRIPTORS << 8:
+            return "the model closed descriptors that its worker needs"
+        if os.WIFEXITED(worker.status) and not worker.has_loaded and (said := self._said(worker)):
+            how += f"; it said last: {said}"
         kills = oom_kill_count()
         if kills > self._oom_kills and how == "killed by SIGKILL" and not worker.killed:
             how += " (the system was out of memory)"
         self._oom_kills = kills
         return how
+
+    def _said(self, worker: Worker) -> str:
+        lines = self._logs.tail(text_of(worker.container), SAID_NBYTES_MAX).strip().splitlines()
+        return lines[-1] if lines else ""
 
     def _stop_listening(self, worker: Worker) -> None:
         if worker.pidfd >= 0:

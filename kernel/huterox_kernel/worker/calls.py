@@ -23,7 +23,8 @@ from huterox_kernel.worker.answers import Answers, Written
 from huterox_kernel.worker.inputs import Expected, RequestBytes
 from huterox_kernel.worker.plans import Plan, Plans
 from huterox_kernel.worker.runtimes.base import Model
-from huterox_kernel.worker.tracebacks import model_error
+from huterox_kernel.worker.tracebacks import error_of, model_error, reason_of
+from huterox_kernel.worker.words import say
 from huterox_shm.errors import LaneFull, ShmError
 from huterox_shm.lane import (
     BEGUN,
@@ -38,7 +39,7 @@ from huterox_shm.lane import (
     ContainerEnd,
     Request,
 )
-from huterox_wire.errors import CallerError, Cancelled, DeadlineExceeded, HuteroxError, InvalidInput, ModelError
+from huterox_wire.errors import Cancelled, DeadlineExceeded, HuteroxError, InvalidInput, ModelError
 from huterox_wire.header import unpack_header
 
 FLUSH_NS: Final = 50_000
@@ -230,7 +231,7 @@ class Calls:
         except LaneFull:
             written = None
         except BaseException as exc:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a model end its call only
-            written = self._write_error(item, _error_of(exc))
+            written = self._write_error(item, error_of(exc))
             result = None
         if written is None or written[0] != REPLY:
             blocks, results = [block], [result]
@@ -309,7 +310,7 @@ class Calls:
         try:
             return plan.function(**values)
         except BaseException as exc:  # noqa: BLE001 - as in _run
-            raise _error_of(exc) from None
+            raise error_of(exc) from None
 
     def _refer(self, plan: Plan, offset: int, nbytes: int, blocks: list[RequestBytes]) -> None:
         """Find the blocks of a call whose tensors lie apart."""
@@ -440,7 +441,7 @@ class Calls:
                 except StopIteration:
                     break
                 except BaseException as exc:  # noqa: BLE001 - as in _run
-                    raise _error_of(exc) from None
+                    raise error_of(exc) from None
                 self._publish_part(item, value)
                 del value
                 self._take()
@@ -477,11 +478,6 @@ class Calls:
         return min(until_s, deadline_us / 1e6) if deadline_us else until_s
 
 
-def _error_of(exc: BaseException) -> HuteroxError:
-    """What a call ends with whose model raised: the caller's errors as they are, everything else as the model's."""
-    return exc if isinstance(exc, CallerError | ModelError) else model_error(exc)
-
-
 def _late(deadline_us: int, now_ns: int) -> DeadlineExceeded:
     late_ms = now_ns // 1_000_000 - deadline_us // 1000
     return DeadlineExceeded(f"its time was over {late_ms} ms before the call was started", executed="no")
@@ -492,4 +488,4 @@ def _close(parts: Generator[Any, Any, Any]) -> None:
     try:
         parts.close()
     except BaseException as exc:  # noqa: BLE001 - the model's code
-        print(f"a stream's clean-up raised {type(exc).__name__}: {exc}")  # noqa: T201 - the container's log
+        say(f"a stream's clean-up raised {reason_of(exc)}")

@@ -17,12 +17,16 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from huterox_shm.descriptors import move_all
 from huterox_wire.nodes import ModelSpec
 
 PACKET_NBYTES_MAX: Final = 64 * 1024
 TRACEBACK_NBYTES_MAX: Final = 16 * 1024
 REASON_NBYTES_MAX: Final = 1024
 DESCRIPTORS_MAX: Final = 8
+EXIT_DESCRIPTORS: Final = 71
+"""How a worker ends whose descriptors the model has closed: it cannot say so any more."""
+
 START_NBYTES_MAX: Final = 8 * 1024 * 1024
 
 
@@ -222,7 +226,7 @@ def _descriptors_in(level: int, kind: int, data: bytes) -> list[int]:
         return []
     descriptors = array.array("i")
     descriptors.frombytes(data[: len(data) - len(data) % _INT.itemsize])
-    return descriptors.tolist()
+    return move_all(descriptors)
 
 
 def close_all(descriptors: list[int]) -> None:

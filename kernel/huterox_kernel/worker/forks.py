@@ -60,8 +60,10 @@ def _leave(*_args: Any, **_values: Any) -> NoReturn:
     """Ends the process. Its code runs in other modules too, so it uses no name of this one."""
     import os
 
+    from huterox_kernel.worker.words import say
+
     try:
-        os.write(2, b"A process that the model forked came back from the model's code; it ends here.\n")
+        say("A process that the model forked came back from the model's code; it ends here.")
     finally:
         os._exit(70)
 

@@ -8,9 +8,9 @@ A lane that drains ends once the calls are done that were in it when it was told
 begun, so it cannot put the end off.
 """
 
+import os
 import select
 import socket
-import sys
 import time
 import traceback
 from collections import deque
@@ -24,6 +24,8 @@ from huterox_kernel.worker.calls import Calls
 from huterox_kernel.worker.control import AddLane, Close, Decoder, DrainLanes, DropLane, LaneBroken, LaneDropped
 from huterox_kernel.worker.inputs import Expected
 from huterox_kernel.worker.runtimes.base import Model
+from huterox_kernel.worker.words import say
+from huterox_shm.descriptors import out_of_the_way
 from huterox_shm.errors import LaneDead, PeerProtocolError, ShmError
 from huterox_shm.lane import ContainerEnd, LaneDescriptors
 from huterox_shm.layout import CALLS_DONE, CALLS_TAKEN
@@ -53,6 +55,13 @@ DECODE: Final = Decoder(control.ToWorker)
 _EVENTS_MAX: Final = 64
 _KERNEL: Final = 0
 """The number of the kernel's lane; those of callers begin at 1."""
+
+
+def _epoll() -> select.epoll:
+    made = select.epoll()
+    number = out_of_the_way(os.dup(made.fileno()))
+    made.close()
+    return select.epoll.fromfd(number)
 
 
 class _Lane:
@@ -111,7 +120,8 @@ class Loop:
         self._hot: list[ContainerEnd] = []  # where calls came last
         self._sweep_at_s = 0.0
         self._control = sock.fileno()
-        self._epoll = select.epoll()
+        self._is_control = os.fstat(self._control).st_ino
+        self._epoll = _epoll()
         self._epoll.register(self._control, select.EPOLLIN)
         self._kernel = self._serve(_KERNEL, kernel_lane, None)
 
@@ -129,8 +139,12 @@ class Loop:
                     if now_s >= look_at_s:
                         break
         except (LaneDead, PeerProtocolError) as exc:
-            print(f"the kernel's lane has ended: {exc}", file=sys.stderr)  # noqa: T201 - the container's log
+            say(f"the kernel's lane has ended: {exc}")
             return 1
+        except OSError:
+            if self._has_descriptors():
+                raise
+            return control.EXIT_DESCRIPTORS
 
     def _next(self, now_s: float) -> float:
         """Hot path. See who has calls, and wait where nobody has; returns the time."""
@@ -177,7 +191,7 @@ class Loop:
         try:
             more = calls.step(lane.turn_calls)
         except Exception as exc:
-            if lane is self._kernel:
+            if lane is self._kernel or (isinstance(exc, OSError) and not self._has_descriptors()):
                 raise
             self._lose(lane, exc)  # whatever it is: it must not reach the other lanes
             return time.monotonic()
@@ -282,6 +296,18 @@ class Loop:
             case Close():
                 self._close()
 
+    def _has_descriptors(self) -> bool:
+        """Are they still ours? A model can close what it likes, and open others that get the numbers."""
+        try:
+            if os.fstat(self._control).st_ino != self._is_control:
+                return False
+            self._epoll.modify(self._control, select.EPOLLIN)
+            for descriptor in self._by_descriptor:
+                os.fstat(descriptor)
+        except OSError:
+            return False
+        return True
+
     def _tell(self, message: Struct) -> None:
         try:
             control.send(self._sock, message)
@@ -324,7 +350,7 @@ class Loop:
         """A caller's lane is over: its end was marked, or its caller wrote nonsense."""
         if not isinstance(exc, LaneDead):
             if not isinstance(exc, PeerProtocolError):
-                traceback.print_exception(exc, file=sys.stderr)  # a bug of ours: into the container's log
+                say("".join(traceback.format_exception(exc)))  # a bug of ours
             self._tell(LaneBroken(lane.lane, (str(exc) or type(exc).__name__)[: control.REASON_NBYTES_MAX]))
         self._drop(lane)
 

@@ -14,6 +14,7 @@ from huterox_kernel.worker.inputs import Expected
 from huterox_kernel.worker.loop import DECODE, Loop
 from huterox_kernel.worker.runtimes.base import Announce, LoadError, Model
 from huterox_kernel.worker.tracebacks import reason_of, traceback_of
+from huterox_kernel.worker.words import Words, say
 from huterox_shm.lane import ContainerEnd, LaneDescriptors
 from huterox_shm.ledger import Ledger
 from huterox_wire.nodes import ModelSpec
@@ -45,12 +46,12 @@ def serve(control_descriptor: int, taken_s: float) -> int:
         return 0
     start, lane, ledger = _begin(*received)
     os.environ["CUDA_VISIBLE_DEVICES"] = start.device  # before anything touches CUDA; empty: it sees none
+    words = Words()
     try:
         expected = Expected(start.model.inputs)
         loaded = _load(start, sock, taken_s)
     except BaseException as exc:  # noqa: BLE001 - whatever it is, the kernel must learn why there is no model
-        _report_failure(sock, exc)
-        return 1
+        return _report_failure(sock, exc, words)
     loop = Loop(sock, lane, ledger, loaded.model, expected, start.spin_us)
     control.send(sock, Ready(taken_s, loaded.timings_s))
     if loaded.watch is not None and (imported := loaded.watch.result(start.model.source_dir)) is not None:
@@ -106,8 +107,16 @@ def _limit_torch_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-def _report_failure(sock: socket.socket, exc: BaseException) -> None:
+def _report_failure(sock: socket.socket, exc: BaseException, words: Words) -> int:
+    """Tell the kernel, then the log. Returns the process's exit code."""
+    reason = str(exc) if type(exc) is LoadError else reason_of(exc)
     text = traceback_of(exc)
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the container's log
-    reason = str(exc) if isinstance(exc, LoadError) else reason_of(exc)
-    control.send(sock, Failed(reason[: control.REASON_NBYTES_MAX], text))
+    if isinstance(exc, SystemExit) and (said := words.said()):  # it has told a person why, and nobody else
+        reason += f"; it said: {said}"
+    try:
+        control.send(sock, Failed(reason[: control.REASON_NBYTES_MAX], text))
+    except OSError:
+        return control.EXIT_DESCRIPTORS
+    finally:
+        say(text)
+    return 1

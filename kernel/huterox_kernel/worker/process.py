@@ -2,11 +2,11 @@
 
 import atexit
 import faulthandler
-import fcntl
 import gc
 import os
+import resource
 import signal
-import sys
+import threading
 from typing import Final, NoReturn
 
 from huterox_kernel.descriptors import raise_descriptor_limit
@@ -14,8 +14,11 @@ from huterox_kernel.prctl import die_with_parent, set_process_name
 from huterox_kernel.worker import forks, inherited, streams
 from huterox_kernel.worker.control import ForkOrder
 from huterox_kernel.worker.main import serve
+from huterox_kernel.worker.tracebacks import reason_of
+from huterox_kernel.worker.words import flush_streams, say, say_to
+from huterox_shm.descriptors import FIRST, keep_above, out_of_the_way
 
-CONTROL_DESCRIPTOR: Final = 3
+OWN_NUMBERS: Final = 1024
 
 
 def become_worker(order: ForkOrder, control: int, log: int, zygote_pid: int, taken_s: float) -> NoReturn:
@@ -23,15 +26,16 @@ def become_worker(order: ForkOrder, control: int, log: int, zygote_pid: int, tak
     die_with_parent(zygote_pid)
     os.setpgid(0, 0)  # what the model starts can be ended with it
     raise_descriptor_limit()
-    _arrange_descriptors(control, log)
+    control, log = _arrange_descriptors(control, log)
+    say_to(log)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     set_process_name(f"hx:{order.model}")
-    faulthandler.enable(2)
+    faulthandler.enable(log)
     inherited.renew()
     gc.enable()
     forks.guard()
-    _leave(serve(CONTROL_DESCRIPTOR, taken_s))
+    _leave(serve(control, taken_s))
 
 
 def _leave(code: int) -> NoReturn:
@@ -40,26 +44,41 @@ def _leave(code: int) -> NoReturn:
     What the model asked to be done at the end is done: finalizers of its objects, and functions given to `atexit`.
     """
     gc.collect()
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _run_exit_functions()
+    flush_streams()
     os._exit(code)
 
 
-def _arrange_descriptors(control: int, log: int) -> None:
-    """0 is empty, 1 and 2 are the log, 3 is the control socket; everything else is closed."""
-    control, log = _above(control), _above(log)
-    null = _above(os.open(os.devnull, os.O_RDONLY))
-    os.dup2(null, 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.dup2(control, CONTROL_DESCRIPTOR, inheritable=False)
-    os.closerange(CONTROL_DESCRIPTOR + 1, os.sysconf("SC_OPEN_MAX"))
+def _run_exit_functions() -> None:
+    for function in reversed(list(getattr(threading, "_threading_atexits", ()))):  # pools of `concurrent.futures` end
+        try:
+            function()
+        except BaseException as exc:  # noqa: BLE001 - the model's code
+            say(f"at the end: {reason_of(exc)}")
+    atexit._run_exitfuncs()
+
+
+def _arrange_descriptors(control: int, log: int) -> tuple[int, int]:
+    """0 is empty, 1 and 2 are the log. Control socket and log of our own lie far above; everything else is closed.
+
+    Returns:
+        Their new numbers.
+    """
+    keep_above(_own_numbers())
+    null = os.open(os.devnull, os.O_RDONLY)
+    control, log, null = (out_of_the_way(number) for number in (control, log, null))
+    for number, standard in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(number, standard)
+    last = FIRST
+    for number in sorted((control, log)):
+        os.closerange(last, number)
+        last = number + 1
+    os.closerange(last, os.sysconf("SC_OPEN_MAX"))
     streams.install()
+    return control, log
 
 
-def _above(descriptor: int) -> int:
-    """The same open file under a number that `dup2` will not overwrite."""
-    if descriptor > CONTROL_DESCRIPTOR:
-        return descriptor
-    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, CONTROL_DESCRIPTOR + 1)
+def _own_numbers() -> int:
+    """Where ours begin: above what programs go through that close all that they may have inherited."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return OWN_NUMBERS if soft == resource.RLIM_INFINITY or soft >= 4 * OWN_NUMBERS else max(soft // 4, FIRST)

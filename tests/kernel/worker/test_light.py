@@ -17,4 +17,4 @@ def test_a_worker_imports_no_sockets_of_zeromq_no_event_loop_and_no_torch(module
 
 
 def test_the_zygote_imports_nothing_heavy_before_it_tells_what_it_imports() -> None:
-    assert not {"numpy", "ml_dtypes", "huterox_shm"} & imported_by("huterox_kernel.worker.zygote")
+    assert not {"numpy", "ml_dtypes", "huterox_shm.lane"} & imported_by("huterox_kernel.worker.zygote")

@@ -1,0 +1,88 @@
+"""Models that close, replace or run out of what they were given: nothing of the worker's depends on it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from huterox_shm.lane import DEAD
+from huterox_wire.errors import InvalidInput, ModelError, WorkerLost
+
+from .conftest import Switchboard
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
+
+A, B, C, D = (1 << 32 | number for number in range(1, 5))
+
+
+def test_a_worker_goes_on_without_any_standard_stream_and_lanes_stay_out_of_its_numbers(
+    switchboard: Switchboard,
+) -> None:
+    switchboard.start()
+    switchboard.created(A, "awkward.py:Awkward", params={"at_end": True})
+    assert switchboard.result(A, "closes_descriptors", first=0, last=512) == {"result": 1}
+    caller = switchboard.caller(A)
+    assert caller.result(x=5) == {"result": 5}
+    numbers = switchboard.result(A, "numbers")
+    # Before 3.13 a mapping keeps a descriptor of its own, which is not used for anything.
+    low = {leads_to for number, leads_to in numbers.items() if int(number) < 512}
+    assert not {"anon_inode:[eventfd]", "anon_inode:[eventpoll]"} & low
+    assert not [number for number, leads_to in numbers.items() if int(number) < 3 and "memfd" in leads_to]
+    assert caller.result("prints", text="nobody sees this ") == {"result": 0}
+    assert switchboard.result(A, "closes") == {"result": 1}
+    with pytest.raises(ModelError, match="Exiting: <"):
+        caller.result("raises", error="exiting")
+    with pytest.raises(InvalidInput, match="call it with stream"):
+        switchboard.result(A, "streams", error="untellable")
+    assert switchboard.result(A, "replaces") == {"result": 1}
+    assert caller.result(x=6) == {"result": 6}
+    assert "a stream's clean-up" not in switchboard.admin("logs", container=A)["text"]  # it had not begun
+    switchboard.tell_close(A)
+    assert switchboard.event(A, "gone").cause == "closed"
+    assert switchboard.log().count("killed") == 0
+
+
+def test_a_model_that_closes_what_its_worker_needs_ends_it_and_nobody_else(switchboard: Switchboard) -> None:
+    switchboard.start()
+    for container in (A, B):
+        switchboard.created(container, "awkward.py:Awkward")
+    caller, other = switchboard.caller(A), switchboard.caller(B)
+    with pytest.raises(WorkerLost):
+        switchboard.result(A, "closes_descriptors", first=3, last=1 << 20)
+    gone = switchboard.event(A, "gone")
+    assert (gone.cause, gone.reason) == ("crashed", "the model closed descriptors that its worker needs")
+    assert other.result(x=1) == switchboard.result(B, x=1) == {"result": 1}
+    switchboard.until(lambda: caller.end.state == DEAD)
+
+
+@pytest.mark.parametrize(
+    ("exits", "cause", "reason"),
+    [
+        ("argparse", "load_failed", "SystemExit: 2; it said: model.py: error: --weights is required"),
+        ("at once", "crashed", "exited with code 9; it said last: cannot open the licence"),
+        ("untellable", "load_failed", "Untellable"),
+    ],
+)
+def test_a_load_that_ends_says_why(switchboard: Switchboard, exits: str, cause: str, reason: str) -> None:
+    switchboard.start(preload=[])
+    switchboard.create(A, "awkward.py:Awkward", params={"exits": exits})
+    gone = switchboard.until(lambda: [event for event in switchboard.events if event.what == "gone"])[0]
+    assert gone.cause == cause
+    assert reason in gone.reason
+
+
+CODE = """
+import os
+for number in (0, 1, 2):
+    os.close(number)
+from huterox_shm.lane import CallerEnd, LaneConfig, create_lane
+lane = create_lane(LaneConfig(128, 1 << 20, 1 << 20), 1)
+end = CallerEnd.attach(lane.duplicate())
+for number in (0, 1, 2):  # none of them is taken
+    os.open("/dev/null", os.O_RDONLY) == number or os._exit(1)
+os._exit(0)
+"""
+
+
+def test_a_caller_without_standard_streams_has_its_lane_elsewhere() -> None:
+    assert subprocess.run([sys.executable, "-c", CODE]).returncode == 0
