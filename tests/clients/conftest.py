@@ -50,6 +50,8 @@ class Double:
         self.leases = 0  # how often a lane was asked for
         self.mute = False
         self._later: list[tuple[float, int, list[Any]]] = []
+        self.go = threading.Event()
+        self._held: list[list[Any]] = []
         self._gathered: list[list[Any]] = []
         self._count = 0
         self._context = zmq.Context()
@@ -83,6 +85,8 @@ class Double:
                 self._take(identity, decode(frames))
             while self._later and self._later[0][0] <= time.monotonic():
                 self._socket.send_multipart(heapq.heappop(self._later)[2])
+            while self._held and self.go.is_set():
+                self._socket.send_multipart(self._held.pop(0))
 
     def _take(self, identity: bytes, message: Message) -> None:
         kind, request_id = message.header.kind, message.header.request_id
@@ -138,6 +142,10 @@ class Double:
         self._count += 1
         due = time.monotonic() + values["seconds"]
         heapq.heappush(self._later, (due, self._count, self._frames(identity, Kind.REPLY, request_id, values)))
+
+    def _do_held(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
+        """The same once `go` is set."""
+        self._held.append(self._frames(identity, Kind.REPLY, request_id, values))
 
     def _do_gather(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
         """Nothing until `count` calls have come, then all answers, the last first."""

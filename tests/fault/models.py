@@ -41,6 +41,14 @@ class Mixed:
         time.sleep(seconds)
         return os.getpid()
 
+    def held(self, mark: str, go: str, seconds: float = 60.0) -> int:
+        """Runs until the file `go` is there; `mark` appears once it runs."""
+        Path(mark).touch()
+        until_s = time.monotonic() + seconds
+        while not Path(go).exists() and time.monotonic() < until_s:
+            time.sleep(0.005)
+        return os.getpid()
+
     def spin(self, x: np.ndarray, seconds: float) -> np.ndarray:
         """Works for so long."""
         until_s = time.perf_counter() + seconds

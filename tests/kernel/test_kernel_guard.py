@@ -34,9 +34,11 @@ def test_a_worker_that_hangs_in_a_stuffed_doorbell_is_freed(switchboard: Switchb
     caller, other = switchboard.caller(A), switchboard.caller(A)
     assert works(caller)
     assert works(other)
-    caller.send(seconds=0.3)
+    go = switchboard.folder / "go"
+    caller.send("held", go=str(go))
     caller.until(lambda: caller.end.begun == 2)
     stuff(caller)
+    go.touch()
     assert all(works(other) for _ in range(10))
     broken = switchboard.event(A, "lane_broken", timeout_s=5.0)
     assert "stuffed a doorbell" in broken.reason

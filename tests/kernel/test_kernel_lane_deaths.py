@@ -382,7 +382,6 @@ def test_a_kernel_without_descriptors_refuses_lanes_and_serves_on(switchboard: S
     for sock in waiting:
         sock.close()
     kernel.rlimit(psutil.RLIMIT_NOFILE, (4096, 4096))
-    time.sleep(0.3)
     assert works(switchboard.caller(A))
 
 

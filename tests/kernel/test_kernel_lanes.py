@@ -375,15 +375,17 @@ def test_a_drain_finishes_what_is_in_the_lanes_and_nothing_else(switchboard: Swi
     switchboard.start()
     switchboard.created(A, "plain.py:Slow")
     busy, idle = switchboard.caller(A), switchboard.caller(A)
-    sent = [busy.send(seconds=0.3) for _ in range(3)]
+    go = switchboard.folder / "go"
+    sent = [busy.send("held", go=str(go)) for _ in range(3)]
     switchboard.heartbeat_of(A, lambda r: r.lane_calls > 0)
     switchboard.tell_drain(A)
     busy.until(lambda: busy.end.state == DRAINING)
     with pytest.raises(LaneDead):
         busy.send(seconds=0.0)
     assert not [event for event in switchboard.events if event.what == "drained"]
+    go.touch()
     for call_id in sent:
-        assert busy.answer(call_id) == {"result": 0.3}
+        assert busy.answer(call_id) == {"result": None}
     switchboard.event(A, "drained")
     assert ended(busy)
     assert ended(idle)
@@ -428,13 +430,15 @@ def test_close_finishes_what_is_in_the_lanes(switchboard: Switchboard) -> None:
     switchboard.start()
     switchboard.created(A, "plain.py:Slow")
     callers = [switchboard.caller(A) for _ in range(3)]
-    sent = [(caller, caller.send(seconds=0.1)) for caller in callers for _ in range(3)]
-    routed = switchboard.call(A, seconds=0.1)
+    go = switchboard.folder / "go"
+    sent = [(caller, caller.send("held", go=str(go))) for caller in callers for _ in range(3)]
+    routed = switchboard.call(A, "held", go=str(go))
     switchboard.heartbeat_of(A, lambda r: r.lane_calls >= 3)
     switchboard.tell_close(A)
+    go.touch()
     for caller, call_id in sent:
-        assert caller.answer(call_id) == {"result": 0.1}
-    assert switchboard.answer(routed).values == {"result": 0.1}
+        assert caller.answer(call_id) == {"result": None}
+    assert switchboard.answer(routed).values == {"result": None}
     gone = switchboard.event(A, "gone")
     assert (gone.cause, gone.reason, gone.requests) == ("closed", "evicted", 10)
     assert all(ended(caller) for caller in callers)

@@ -143,5 +143,5 @@ class RingMachine(RuleBasedStateMachine):
             publish(side, 1, kept=64)
 
 
-RingMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)
+RingMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=60)
 test_rings_agree_with_queues = RingMachine.TestCase

@@ -133,5 +133,5 @@ class SlabMachine(RuleBasedStateMachine):
         assert self.slab.claim(self.slab.nbytes_max) == self.slab.base
 
 
-SlabMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)
+SlabMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=60)
 test_slab_agrees_with_an_interval_model = SlabMachine.TestCase

@@ -1,6 +1,7 @@
 """Five yolos run and a 6B model arrives: what its caller is told, and what helps. Real processes, real memory."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,11 +103,12 @@ def test_five_yolos_run_and_a_6b_model_arrives(platform: Platform, client: huter
 
 
 def test_five_busy_yolos_are_waited_for_and_asked_to_leave_when_the_callers_patience_allows(
-    client: huterox.Client,
+    client: huterox.Client, tmp_path: Path
 ) -> None:
     cameras = five_yolos(client, ["shared"] * 5)
     writer = client.service("writer", tenant="library")
-    holding = [camera.submit("hold", seconds=4.0) for camera in cameras]
+    go = tmp_path / "go"
+    holding = [camera.submit("held", go=str(go)) for camera in cameras]
     eventually(lambda: [row["in_flight"] for row in client.containers()] == [1] * 5)
 
     error = interrupted(writer, timeout=0.4)  # less than it takes until busy ones are asked to leave
@@ -117,7 +119,10 @@ def test_five_busy_yolos_are_waited_for_and_asked_to_leave_when_the_callers_pati
     assert error.details["retry_after_s"] > 0
     assert "coming back later" in error.details["would_help"]
 
-    assert np.isfinite(writer.call("predict", timeout=30.0, x=INPUT)["sum"])
+    waiting = writer.submit("predict", timeout=30.0, x=INPUT)
+    eventually(lambda: any(row["state"] == "draining" for row in client.containers()), 20.0)
+    go.touch()
+    assert np.isfinite(waiting.result(timeout=30)["sum"])
     assert [future.result(timeout=20) for future in holding] == [{"result": None}] * 5  # none was cut short
     evicted = [event for event in client.events() if event["kind"] == "evict"]
     assert 1 <= len(evicted) <= 4  # no more than it takes

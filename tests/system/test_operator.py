@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,17 +116,20 @@ def test_what_is_pinned_stays_and_a_drained_node_is_empty_until_it_is_resumed(pl
         service(x=INPUT)
 
 
-def test_a_service_with_a_quota_has_no_lanes_and_is_busy_beyond_it(platform: Platform) -> None:
+def test_a_service_with_a_quota_has_no_lanes_and_is_busy_beyond_it(platform: Platform, tmp_path: Path) -> None:
+    go = tmp_path / "go"
     with platform.client(tenant="acme", timeout=30.0) as client:
         model = client.containers()[0]["model"]
         client.create("trial", model=model, in_flight_max=2)
         trial, free = client.service("trial"), client.service(model)
         trial(x=INPUT)
         assert trial.path == "routed"
-        holding = [trial.submit("hold", seconds=1.0) for _ in range(2)]
+        holding = [trial.submit("held", go=str(go)) for _ in range(2)]
         with pytest.raises(huterox.Busy, match="quota"):
             trial(x=INPUT)
-        free(x=INPUT)  # the same container, for a service without one
+        other = free.submit(x=INPUT)  # the same container, for a service without one
+        go.touch()
+        assert other.result(timeout=20)
         assert [future.result(timeout=20) for future in holding] == [{"result": None}] * 2
         trial(x=INPUT)
         assert client.delete("trial")["name"] == "trial"

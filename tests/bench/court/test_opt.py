@@ -31,7 +31,7 @@ def test_it_keeps_what_the_interface_of_replacers_promises() -> None:
     future.arrived("0", 0.5)
     run_state_machine_as_test(
         lambda: Conformance(lambda: Opt(future)),
-        settings=settings(max_examples=40, stateful_step_count=30, deadline=None),
+        settings=settings(max_examples=40, stateful_step_count=30),
     )
 
 

@@ -415,5 +415,5 @@ def test_lane_agrees_with_a_model(kind, examples):
     class Machine(LaneMachine):
         make_lane = staticmethod(MAKERS[kind])
 
-    Machine.TestCase.settings = settings(max_examples=examples, stateful_step_count=80, deadline=None)
+    Machine.TestCase.settings = settings(max_examples=examples, stateful_step_count=80)
     Machine.TestCase().runTest()

@@ -1,6 +1,7 @@
 """The switchboard daemon as a process, with callers and kernels played by plain sockets."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 import zmq
 
@@ -38,6 +40,7 @@ from huterox_wire.nodes import (
 
 pytestmark = pytest.mark.system
 TIMEOUT_MS = 10_000
+RANDOM = random.Random(1)
 
 
 class Daemon:
@@ -63,6 +66,16 @@ class Daemon:
     def stop(self, how: int = signal.SIGTERM) -> int:
         self.process.send_signal(how)
         return self.process.wait(timeout=15)
+
+    def descriptors(self) -> int:
+        return psutil.Process(self.process.pid).num_fds()
+
+    def await_descriptors(self, *, fewer_than: int) -> None:
+        until_s = time.monotonic() + 20.0
+        while self.descriptors() >= fewer_than:
+            assert time.monotonic() < until_s, "a connection did not end"
+            time.sleep(0.01)
+        time.sleep(0.05)  # the descriptor goes first, then its pipe
 
     def caller(self) -> "Peer":
         return self.peer(self.front)
@@ -155,7 +168,7 @@ def test_fault_is_loaded_forwarded_and_answered(daemon: Daemon) -> None:
 
 def test_frames_reach_the_kernel_and_come_back_untouched(daemon: Daemon) -> None:
     caller, kernel, handle, container = serve(daemon)
-    tensor = os.urandom(3_000_000)
+    tensor = RANDOM.randbytes(3_000_000)
     caller.send(encode(Kind.CALL, 11, handle, 5_000_000, b"\x81\xa1x\x01", [tensor, b""]))
     route, frames = kernel.receive_call()
     assert int.from_bytes(route[:8], "little") == container
@@ -185,14 +198,14 @@ def test_garbage_is_answered_with_a_typed_error_and_harms_nobody(daemon: Daemon)
     caller, _, _, _ = serve(daemon)
     hostile, hostile_kernel = daemon.caller(), daemon.peer(daemon.back, b"hostile")
     for size in (0, 1, 39, 40, 41, 1000, 100_000):
-        hostile.send([os.urandom(size)])
+        hostile.send([RANDOM.randbytes(size)])
         (frame,) = hostile.receive()
         assert unpack_header(frame).kind is Kind.ERROR
         assert decode_error(frame[40:]).code == "InvalidInput"
-        hostile_kernel.send([b"", os.urandom(size)])
-        hostile_kernel.send([os.urandom(size), os.urandom(size), os.urandom(size)])
-        hostile_kernel.send([os.urandom(size)])
-    hostile.send([os.urandom(10)] * 50)
+        hostile_kernel.send([b"", RANDOM.randbytes(size)])
+        hostile_kernel.send([RANDOM.randbytes(size), RANDOM.randbytes(size), RANDOM.randbytes(size)])
+        hostile_kernel.send([RANDOM.randbytes(size)])
+    hostile.send([RANDOM.randbytes(10)] * 50)
     assert unpack_header(hostile.receive()[0]).kind is Kind.ERROR
     assert caller.ask("status")["nodes"] == 1
 
@@ -227,9 +240,10 @@ def test_kernel_that_disconnects_loses_its_calls(daemon: Daemon) -> None:
 
 def test_call_after_the_end_of_a_kernel_is_a_fault_that_the_next_kernel_serves(daemon: Daemon) -> None:
     caller, kernel, handle, container = serve(daemon)
+    before = daemon.descriptors()
     kernel.socket.close(linger=0)
-    tensor = os.urandom(100_000)
-    time.sleep(1.0)  # until the switchboard's socket has seen it; nothing else tells
+    tensor = RANDOM.randbytes(100_000)
+    daemon.await_descriptors(fewer_than=before)  # the switchboard's socket has seen it; nothing else tells
     caller.send(encode(Kind.CALL, 11, handle, 8_000_000, b"\x80", [tensor]))
     fresh = daemon.kernel(boot="b2")
     create = msgspec.msgpack.decode(fresh.receive_control(Kind.CREATE), type=CreateMeta)
@@ -241,7 +255,7 @@ def test_call_after_the_end_of_a_kernel_is_a_fault_that_the_next_kernel_serves(d
 
 def test_call_that_a_kernel_hands_back_goes_to_a_fresh_container(daemon: Daemon) -> None:
     caller, kernel, handle, container = serve(daemon)
-    tensor = os.urandom(100_000)
+    tensor = RANDOM.randbytes(100_000)
     caller.send(encode(Kind.CALL, 11, handle, 8_000_000, b"\x80", [tensor]))
     route, frames = kernel.receive_call()
     kernel.send([route, *frames])

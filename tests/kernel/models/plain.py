@@ -93,6 +93,12 @@ class Slow:
         time.sleep(seconds)
         return seconds
 
+    def held(self, go: str, seconds: float = 60.0) -> None:
+        """Runs until a file of this name is there."""
+        until_s = time.monotonic() + seconds
+        while not Path(go).exists() and time.monotonic() < until_s:
+            time.sleep(0.005)
+
     def count(self, parts: int, seconds: float = 0.0) -> Iterator[dict[str, int]]:
         for index in range(parts):
             time.sleep(seconds)

@@ -5,6 +5,7 @@ import errno
 import gc
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -37,6 +38,13 @@ def run(test: Callable[[Mailbox, socket.socket], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
+async def until(done: Callable[[], object]) -> None:
+    until_s = time.monotonic() + 20.0
+    while not done():
+        assert time.monotonic() < until_s, "it did not come to pass"
+        await asyncio.sleep(0.001)
+
+
 async def receive(theirs: socket.socket, count: int) -> list[control.ToWorker]:
     got: list[control.ToWorker] = []
     while len(got) < count:
@@ -64,8 +72,7 @@ def test_packets_that_find_no_room_follow_in_order_with_their_descriptors() -> N
         os.close(reading)
         os.close(writing)
         assert await receive(theirs, len(messages)) == messages
-        await asyncio.sleep(0.01)
-        assert open_descriptors() == before
+        await until(lambda: open_descriptors() == before)
 
     run(test)
 
@@ -89,9 +96,8 @@ def test_a_worker_that_has_gone_is_told_nothing() -> None:
             mailbox.post(AddLane(number, 0, "x"), [0, 1, 2])
         before = open_descriptors()
         theirs.close()
-        await asyncio.sleep(0.05)
+        await until(lambda: open_descriptors() < before - 1)  # theirs, and what waited
         mailbox.post(Close())
-        assert open_descriptors() < before
 
     run(test)
 

@@ -1,6 +1,7 @@
 """Small models that really hold memory and really work: for tests of residency."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +19,8 @@ class Matrix:
     def predict(self, x: np.ndarray) -> dict[str, float]:
         return {"sum": float((self._weights @ x).sum())}
 
-    def hold(self, seconds: float) -> None:
-        """A call that takes its time."""
-        time.sleep(seconds)
+    def held(self, go: str, seconds: float = 60.0) -> None:
+        """Runs until a file of this name is there."""
+        until_s = time.monotonic() + seconds
+        while not Path(go).exists() and time.monotonic() < until_s:
+            time.sleep(0.005)

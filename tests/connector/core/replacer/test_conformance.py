@@ -114,9 +114,7 @@ class Conformance(RuleBasedStateMachine):
 
 @ALL
 def test_a_policy_keeps_what_the_interface_promises(make: Make) -> None:
-    run_state_machine_as_test(
-        lambda: Conformance(make), settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
-    )
+    run_state_machine_as_test(lambda: Conformance(make), settings=settings(max_examples=60, stateful_step_count=40))
 
 
 @ALL
