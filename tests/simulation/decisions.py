@@ -103,6 +103,8 @@ class Decisions:
         What a look has found holds for a moment: nodes that may have opened since `opened_before_s` do not count.
         """
         for node in self._world.board.registry.nodes.values():
+            if group.failed_lately(node.name, now_s):
+                continue
             lately = max(node.sick_until_s, node.last_heartbeat_s) >= opened_before_s
             if not lately and is_open(node, group, now_s, self._world.config.node_suspect_s):
                 room = room_of(node)
@@ -125,6 +127,8 @@ class Decisions:
 
     def _leaves(self, container: Container, reason: str, now_s: float, numbers: dict[str, Any]) -> None:
         if container.state is not State.READY:
+            if "policy" in numbers:
+                self._check_gives_way(container)
             return
         kind = numbers.get("kind", "evict")
         if "policy" in numbers:
@@ -140,6 +144,16 @@ class Decisions:
         elif "fewer" in reason:
             assert len(container.group.ready) > 1 and not self.calls_now(container)
         self._world.seen[f"leaves.{kind}"] += 1
+
+    def _check_gives_way(self, container: Container) -> None:
+        """A load is broken off for another: nobody waits for it, and it must not have given way for ever."""
+        plan, group = self._plan, container.group
+        assert plan is not None and container.node is plan.place.node, f"{container.title} gives way to nobody"
+        assert not group.waiting, f"{container.title} is waited for, and gives way"
+        assert not has_tier(group, "pinned") and not has_tier(group, "dedicated"), f"{container.title} gives way"
+        plan.victims.append(container)
+        plan.freed.append(container.charge)
+        self._world.seen["gives way"] += 1
 
     def _check_victim(self, container: Container, now_s: float) -> None:
         plan = self._plan

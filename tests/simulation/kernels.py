@@ -44,6 +44,7 @@ class Kernels:
         self._world = world
         self.all: dict[bytes, SimKernel] = {}
         self._boots = count(1)
+        self.broken: set[str] = set()  # models that never load
         self.shares = [0.6, 1.0, 1.0, 1.3]  # what containers take, of what is declared
 
     def start(self, name: str, **offers: Any) -> SimKernel:
@@ -266,8 +267,10 @@ class Kernels:
         kernel.containers[container.id] = container
         if random.random() < 0.5:
             world.after(load_s / 2, lambda: self._loading(kernel, container))
-        if kernel.sick or random.random() < LOADS_FAIL * world.trouble:
-            cause = "crashed" if kernel.sick else random.choice(["load_failed", "refused", "load_timeout", "crashed"])
+        if kernel.sick or spec.name in self.broken or random.random() < LOADS_FAIL * world.trouble:
+            causes = ["crashed", "refused"] if kernel.sick else ["load_failed", "refused", "load_timeout", "crashed"]
+            causes = ["load_failed", "load_timeout", "crashed"] if spec.name in self.broken else causes
+            cause: Any = random.choice(causes)
             world.after(load_s, lambda: self.gone(kernel, container, cause, "ImportError"))
         else:
             world.after(load_s, lambda: self._ready(kernel, container))

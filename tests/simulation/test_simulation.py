@@ -32,7 +32,7 @@ def test_every_invariant_holds_whatever_happens(played: list[Played]) -> None:
     assert not failures, f"{len(failures)} seeds failed; to replay them:\n{told(failures)}"
 
 
-@pytest.mark.parametrize("kind", [*(EVENTS + ENDS + OTHERS).split(), "store lost", "store rolled back"])
+@pytest.mark.parametrize("kind", [*(EVENTS + ENDS + OTHERS).split(), "store lost", "store rolled back", "gives way"])
 def test_simulation_meets_what_it_should_meet(kind: str, played: list[Played]) -> None:
     """Otherwise the invariants would be checked on nothing."""
     assert sum(part.seen[kind] for part in played) > 0

@@ -81,6 +81,7 @@ class Changes:
         for group in self._registry.groups.values():
             if group.model is model:
                 group.failures, group.last_error = 0, None
+                group.failed_on.clear()
         for container in list(model.containers.values()):
             effects += self._leaving.evict(container, "its model was deployed anew", now_s, kind="reclaim")
         return effects + self._residency.retry_anew(now_s)

@@ -45,7 +45,7 @@ class CoreConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     lend_idle_s: float = 2.0  # a dedicated container that may be lent is lent once it has been idle for so long
     lend_call_s_max: float = 1.0  # and only for models whose calls take less: the bound within which it comes back
 
-    sick_after: int = 3  # models whose loads fail one after another on one node, before it is left alone
+    sick_after: int = 3  # loads that a node refuses in a row, or models that fail there (health.py): it is left alone
     sick_s: float = 10.0  # for so long
 
     backoff_first_s: float = 0.5  # after a load that failed; doubles with each further failure

@@ -90,6 +90,14 @@ def is_surplus(container: Container) -> bool:
     return len(ready) > 1 and container is not ready[0]
 
 
+def gives_way(group: Group, wish: Wish) -> bool:
+    """Whether the group's load may be broken off: nobody waits for it any more, and somebody does for its room.
+
+    Two whose callers are all too impatient would break each other's loads off for ever: each gives way once then.
+    """
+    return not group.waiting and not (group.gave_way and wish.group.gave_way)
+
+
 def guard_of(container: Container, wish: Wish, now_s: float, config: CoreConfig) -> Guard | None:
     """What keeps a container from leaving for `wish`; None: it may leave."""
     group = container.group
@@ -98,7 +106,9 @@ def guard_of(container: Container, wish: Wish, now_s: float, config: CoreConfig)
     if group.key[1]:
         return Guard.DEDICATED
     if container.state is not State.READY:
-        return Guard.LEAVING if container.state in LEAVING else Guard.LOADING
+        if container.state in LEAVING:
+            return Guard.LEAVING
+        return None if gives_way(group, wish) else Guard.LOADING
     # Guards are asked for every container of a node, again and again: what is old and idle is passed by quickly.
     if now_s - container.ready_s < config.residency_max_s and protected_until_s(container, config) > now_s:
         return Guard.FRESH

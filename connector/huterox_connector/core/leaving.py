@@ -40,7 +40,7 @@ class Leaving:
             numbers: what it was decided on.
         """
         if container.state is not State.READY:
-            return self._stop_loading(container, reason, now_s)
+            return self._stop_loading(container, reason, now_s, kind)
         drain = self._drain(container, reason, now_s)
         evicted = self._journal.record(
             kind,
@@ -58,14 +58,23 @@ class Leaving:
         )
         return [evicted, drain]
 
-    def _stop_loading(self, container: Container, reason: str, now_s: float) -> list[Effect]:
+    def _stop_loading(self, container: Container, reason: str, now_s: float, kind: str) -> list[Effect]:
+        subject = f"{container.spec.name} {container.title}"
         if container.state is State.CREATING:
             container.reason = reason
             self._registry.unmap(container)
-            return self._close(container, now_s)
+            stopped = self._journal.record(
+                kind,
+                subject,
+                reason,
+                now_s,
+                node=container.node.name,
+                frees=container.charge.facts(),
+                loading_s=round(now_s - container.created_s, 3),
+            )
+            return [stopped, *self._close(container, now_s)]
         if container.state is State.PLANNED:
             self._books.leave(container, now_s)
-            subject = f"{container.spec.name} {container.title}"
             return [self._journal.record("gone", subject, reason, now_s, cause="closed", node=container.node.name)]
         return []  # it is leaving already
 

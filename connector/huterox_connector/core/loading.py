@@ -7,6 +7,7 @@ from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.effects import Command, Effect, Keep
 from huterox_connector.core.faults import Faults
 from huterox_connector.core.footprints import Footprint
+from huterox_connector.core.health import Health
 from huterox_connector.core.journal import Journal
 from huterox_connector.core.lifecycle import State, Step
 from huterox_connector.core.measured import forget_footprint, put_footprint
@@ -22,19 +23,24 @@ GIB: Final = 1024 * MIB
 _WAIT: Final = "zygote"
 """The one of a load's timings that is no part of it: a process that had to start first, for all loads alike."""
 
-_NODES_FAULT: Final = frozenset({"refused", "crashed", "load_timeout"})
-"""Causes of failed loads that may be the node's doing, and not the model's."""
-
 
 class Loading:
     """Plans, commands and settles containers. Where they go was decided before."""
 
     def __init__(
-        self, registry: Registry, books: Books, faults: Faults, journal: Journal, term: Term, config: CoreConfig
+        self,
+        registry: Registry,
+        books: Books,
+        faults: Faults,
+        health: Health,
+        journal: Journal,
+        term: Term,
+        config: CoreConfig,
     ) -> None:
         self._registry = registry
         self._books = books
         self._faults = faults
+        self._health = health
         self._journal = journal
         self._term = term
         self._config = config
@@ -111,8 +117,8 @@ class Loading:
         container.load_s = _load_s(event.timings_s) or now_s - container.created_s
         container.timings_s = event.timings_s
         group, node = container.group, container.node
-        group.failures, group.last_error = 0, None
-        node.failures.clear()
+        group.loads_well(node.name)
+        self._health.went_well(node)
         effects = self.measure(container, event.host_bytes, event.device_bytes)
         effects.append(
             self._journal.record(
@@ -168,22 +174,6 @@ class Loading:
         if forgotten is not None:
             writes.append(forget_footprint(model, forgotten))
         return [Keep(tuple(writes))]
-
-    def blame_node(self, container: Container, cause: str, now_s: float) -> list[Effect]:
-        """A load failed. A node where several models fail in a row, and none goes well, is left alone for a while."""
-        node = container.node
-        if cause not in _NODES_FAULT:
-            return []
-        node.failures[container.spec.name] = cause
-        if len(node.failures) < self._config.sick_after or now_s < node.sick_until_s:
-            return []
-        node.sick_until_s = now_s + self._config.sick_s
-        reason = f"loads of {len(node.failures)} models failed one after another; nothing is loaded there for a while"
-        return [
-            self._journal.record(
-                "node.sick", node.name, reason, now_s, causes=dict(node.failures), for_s=self._config.sick_s
-            )
-        ]
 
 
 def _load_s(timings_s: dict[str, float]) -> float:

@@ -82,7 +82,7 @@ def why_closed(node: Node, group: Group, now_s: float, config: CoreConfig) -> st
     if node.drained:
         return "drained by an operator"
     if now_s < node.sick_until_s:
-        return f"unhealthy: loads of {', '.join(sorted(node.failures))} failed one after another"
+        return f"unhealthy: {node.sick_because}"
     if (silent_s := now_s - node.last_heartbeat_s) > config.node_suspect_s:
         return f"silent for {silent_s:.1f} s"
     if node.claim is not None and node.claim is not group:

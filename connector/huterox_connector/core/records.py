@@ -75,9 +75,20 @@ class Group:
     relaxed_since_s: float | None = None  # since when it has had more containers than it needs
     replica_refused_s: float = -inf  # when the journal was last told that another one does not fit
     looks: int = 0  # for room on many nodes: each sees others
+    failed_on: dict[str, float] = field(default_factory=dict)  # nodes that come last since its load failed, until
+    gave_way: bool = False  # its last load was broken off, since nobody waited for it and others needed the room
     failures: int = 0
     retry_at_s: float = 0.0
     last_error: Exception | None = None
+
+    def loads_well(self, node: str) -> None:
+        """A load has gone well on `node`."""
+        self.failures, self.last_error, self.gave_way = 0, None, False
+        self.failed_on.pop(node, None)
+
+    def failed_lately(self, node: str, now_s: float) -> bool:
+        """Whether its load failed there, so that others are tried first."""
+        return bool(self.failed_on) and now_s < self.failed_on.get(node, 0.0)
 
     @property
     def pinned(self) -> bool:
@@ -263,8 +274,10 @@ class Node:
     drained: bool = False  # by an operator: nothing is loaded here, and what is here moves away
     claim: Group | None = None  # for whom everything else waits here
     claimed_s: float = 0.0
-    failures: dict[str, str] = field(default_factory=dict)  # loads that failed here since one went well: model -> cause
+    refusals: int = 0  # loads that it refused since one went well
+    failures: dict[str, tuple[str, str]] = field(default_factory=dict)  # as many that failed: model -> cause and tenant
     sick_until_s: float = -inf
+    sick_because: str = ""
 
     @property
     def room(self) -> Amounts:

@@ -9,6 +9,7 @@ from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.effects import Effect, Refuse
 from huterox_connector.core.faults import Faults
 from huterox_connector.core.guards import Wish, explain, guard_of, wish_of
+from huterox_connector.core.health import REFUSED, Health
 from huterox_connector.core.ids import IdSource
 from huterox_connector.core.journal import Journal
 from huterox_connector.core.leaving import Leaving
@@ -42,6 +43,7 @@ class Residency:
         calls: Calls,
         faults: Faults,
         refusals: Refusals,
+        health: Health,
         journal: Journal,
         ids: IdSource,
         config: CoreConfig,
@@ -54,6 +56,7 @@ class Residency:
         self._calls = calls
         self._faults = faults
         self._refusals = refusals
+        self._health = health
         self._journal = journal
         self._ids = ids
         self._config = config
@@ -70,7 +73,7 @@ class Residency:
         if self._refusals.is_known(group, now_s):
             return self._refusals.end_vain(group, now_s)
         seen = self._look(group, now_s)
-        place = find_place(seen.wish, seen.open, now_s, self._config)
+        place = self._place(seen, seen.open, now_s)
         if place is not None:
             return self.load(seen.wish, place, reason, now_s)
         if not seen.nodes:
@@ -79,11 +82,20 @@ class Residency:
         self._refusals.looked(seen, now_s)
         return claimed + self._refusals.end_vain(group, now_s)
 
+    def _place(self, seen: Survey, nodes: list[Node], now_s: float, *, may_evict: bool = True) -> Place | None:
+        """Where it failed lately is the last resort."""
+        wish = seen.wish
+        others = [node for node in nodes if not wish.group.failed_lately(node.name, now_s)]
+        place = find_place(wish, others, now_s, self._config, may_evict=may_evict)
+        if place is None and len(others) < len(nodes):
+            place = find_place(wish, nodes, now_s, self._config, may_evict=may_evict)
+        return place
+
     def add_replica(self, group: Group, reason: str, now_s: float, avoid: Node | None = None) -> list[Effect] | None:
         """One more container for a group that has some, where it fits without an eviction; None: nowhere."""
         seen = self._look(group, now_s)
         nodes = [node for node in seen.open if node is not avoid]
-        place = find_place(seen.wish, nodes, now_s, self._config, may_evict=False)
+        place = self._place(seen, nodes, now_s, may_evict=False)
         return self.load(seen.wish, place, reason, now_s) if place is not None else None
 
     def _look(self, group: Group, now_s: float) -> Survey:
@@ -135,6 +147,10 @@ class Residency:
 
     def _make_leave(self, victim: Container, group: Group, now_s: float) -> list[Effect]:
         node = victim.node
+        if victim.state is not State.READY:
+            victim.group.gave_way = True
+            reason = f"room for {group.model.name}: nobody waits for this load any more"
+            return self._leaving.evict(victim, reason, now_s, policy=node.policy)
         surplus = len(victim.group.ready) > 1
         if not surplus:  # a replica's group does not fault for it
             node.ghosts.evicted(victim.group.key, victim.charge.nbytes, victim.load_s, group.model.name, now_s)
@@ -192,9 +208,13 @@ class Residency:
 
     def _load_failed(self, container: Container, cause: str, reason: str, traceback: str, now_s: float) -> list[Effect]:
         group, name = container.group, container.spec.name
-        effects = self._loading.blame_node(container, cause, now_s)
-        group.failures += 1
-        backoff_s = self._config.backoff_first_s * 2.0 ** min(group.failures - 1, 16)
+        effects = self._health.failed(container, cause, now_s)
+        group.failed_on = {node: until_s for node, until_s in group.failed_on.items() if now_s < until_s}
+        group.failed_on[container.node.name] = now_s + self._config.backoff_max_s
+        if cause == REFUSED and self._may_load_elsewhere(group, now_s):
+            return effects  # its calls wait on: the model has done nothing wrong
+        group.failures += cause != REFUSED
+        backoff_s = self._config.backoff_first_s * 2.0 ** min(max(group.failures - 1, 0), 16)
         group.retry_at_s = now_s + min(backoff_s, self._config.backoff_max_s)
         if group.resident:
             return effects  # a replica's failure: others serve
@@ -205,6 +225,12 @@ class Residency:
         else:
             group.last_error = ModelError(f"model {name!r} failed to load: {reason}", traceback=traceback, model=name)
         return effects + self._faults.fail(group, group.last_error)
+
+    def _may_load_elsewhere(self, group: Group, now_s: float) -> bool:
+        return any(
+            is_open(node, group, now_s, self._config) and not group.failed_lately(node.name, now_s)
+            for node in self._registry.nodes.values()
+        )
 
     def fail_calls_of(self, node: Node, reason: str, now_s: float) -> list[Effect]:
         """The node is lost: nobody will answer calls to containers that had gone from it before, either."""
@@ -258,6 +284,8 @@ class Residency:
         for group in sorted(self._waiting(), key=lambda group: group.waiting[0].arrived_s)[:RETRIES_MAX]:
             if now_s < group.retry_at_s or not is_open(node, group, now_s, self._config):
                 continue
+            if group.failed_lately(node.name, now_s):
+                continue  # others are tried first, which `retry` does
             wish = wish_of(group, now_s, self._config)
             if (place := find_place(wish, [node], now_s, self._config, may_evict=False)) is not None:
                 effects += self.load(wish, place, f"fault by {group.waiting[0].service.title}", now_s)

@@ -6,6 +6,7 @@
     replicas   how many of one                 reclaim    who leaves unasked
     refusals   who waits for room in vain      lending    dedicated containers, lent
     accesses   who uses what, and pays for it
+    health     whose fault a failed load is    survey     what one look sees of the nodes
     nodes      kernels that come and go        admin      the operator's verbs
     leases     who asks for a lane             questions  what kernels were asked for callers
     usage      calls that pass by lanes        measured   what is written behind
@@ -26,6 +27,7 @@ from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.desired import Desired, StoredService, service_from
 from huterox_connector.core.effects import Answer, CancelCall, Effect, Journalled, Keep, Refuse
 from huterox_connector.core.faults import Faults
+from huterox_connector.core.health import Health
 from huterox_connector.core.ids import IdSource, RouteSource
 from huterox_connector.core.journal import Journal
 from huterox_connector.core.leases import Leases
@@ -92,12 +94,13 @@ class Switchboard:
         self._lane_use = LaneUse(registry.services, registry.containers, accesses)
         ids, index = IdSource(term.mark), NodeIndex()
         books = Books(registry, index)
-        loading = Loading(registry, books, faults, journal, term, config)
+        health = Health(journal, config)
+        loading = Loading(registry, books, faults, health, journal, term, config)
         self._leaving = leaving = Leaving(registry, books, journal, term, config)
         self._lending = lending = Lending(faults, journal, config)
         refusals = Refusals(registry, books, faults, lending, journal, config)
         self._residency = residency = Residency(
-            registry, books, index, loading, leaving, self.calls, faults, refusals, journal, ids, config
+            registry, books, index, loading, leaving, self.calls, faults, refusals, health, journal, ids, config
         )
         self._replicas = replicas = Replicas(residency, leaving, journal, config)
         self._reclaim = reclaim = Reclaim(registry, leaving, config)

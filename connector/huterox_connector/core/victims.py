@@ -10,6 +10,7 @@ from math import inf
 
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.guards import LEAVING, Guard, Wish, guard_of, is_surplus, lapses_s
+from huterox_connector.core.lifecycle import State
 from huterox_connector.core.records import Container, Node
 from huterox_connector.core.replacer.base import Replacer
 from huterox_connector.core.vectors import Amounts, Charge
@@ -35,26 +36,30 @@ class Victims:
 def find_victims(charge: Charge, node: Node, wish: Wish, now_s: float, config: CoreConfig) -> Victims | None:
     """Who leaves `node`, so that `charge` fits; None where it cannot be enough.
 
-    Replicas whose group has others go first. Containers with calls in flight are named only when the wish's turn is
-    due and the idle ones do not free enough.
+    Loads that nobody waits for any more go first, then replicas whose group has others. Containers with calls in flight
+    are named only when the wish's turn is due and the idle ones do not free enough.
     """
     room = node.room
+    unwanted: list[Container] = []
     surplus: list[Container] = []
     idle: dict[int, Container] = {}
     busy: dict[int, Container] = {}
     for container in node.containers.values():
         if guard_of(container, wish, now_s, config) is not None or not room.helps(charge, container.charge):
             continue
-        if container.calls_now:
+        if container.state is not State.READY:
+            unwanted.append(container)
+        elif container.calls_now:
             busy[container.id] = container
         elif is_surplus(container):
             surplus.append(container)
         else:
             idle[container.id] = container
-    if not _could_do(charge, room, [*surplus, *idle.values(), *busy.values()]):
+    if not _could_do(charge, room, [*unwanted, *surplus, *idle.values(), *busy.values()]):
         return None
     chosen: list[Container] = []
-    for container in sorted(surplus, key=lambda c: (c.load_s, c.used_s)):
+    unwanted.sort(key=lambda c: -c.created_s)  # the youngest has got least far
+    for container in [*unwanted, *sorted(surplus, key=lambda c: (c.load_s, c.used_s))]:
         if room.hold(charge):
             break
         chosen.append(container)

@@ -79,6 +79,7 @@ class StartFailed:
     container: int
     reason: str
     traceback: str = ""
+    is_nodes_fault: bool = False  # whatever interpreter the model names
 
 
 @dataclass(slots=True, frozen=True)

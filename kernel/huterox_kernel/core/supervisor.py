@@ -335,7 +335,9 @@ class Supervisor:
     def _on_start_failed(self, event: StartFailed, now_s: float) -> list[Effect]:
         if (record := self._living(event.container)) is None:
             return []
-        record.blame("load_failed", event.reason, event.traceback)
+        # No code of the model has run. Only an interpreter of its own may be to blame, and else the node.
+        of_model = record.model.interpreter and not event.is_nodes_fault
+        record.blame("load_failed" if of_model else "refused", event.reason, event.traceback)
         record.take(Step.ENDED)
         ended = FailCalls(record.container, record.reason)
         return [Discard(record.container), self._gone(record), ended, *self._exit_if_last()]

@@ -248,12 +248,12 @@ class Daemon:
                 ledger = self._leases.open(container)
                 given.callback(os.close, ledger)
             except (ShmError, OSError) as exc:
-                self._feed(StartFailed(container, f"no lane can be made: {exc}"))
+                self._feed(StartFailed(container, f"no lane can be made: {exc}", is_nodes_fault=True))
                 return
             try:
                 self._workers.start(container, model, device, lane, ledger, self._zygotes)
             except OSError as exc:
-                self._feed(StartFailed(container, f"no worker can be made: {exc}"))
+                self._feed(StartFailed(container, f"no worker can be made: {exc}", is_nodes_fault=True))
 
     def _discard(self, container: int) -> None:
         self._reports.end(container)

@@ -149,12 +149,12 @@ class Requests:
                 raise InvalidInput(f"a kernel takes no {kind.name}")
 
     def _on_create(self, meta: Buffer) -> None:
-        """A model that cannot be understood is refused by name, so that nobody waits for it."""
+        """A model that cannot be understood is told of by name, so that nobody waits for it."""
         try:
             create = decode_create(meta)
         except HuteroxError as exc:
             container = _decode_create_head(meta).container
-            event = ContainerEvent(container=container, what="gone", cause="refused", reason=exc.message)
+            event = ContainerEvent(container=container, what="gone", cause="load_failed", reason=exc.message)
             self._link.send_control(encode(Kind.EVENT, 0, 0, 0, encode_meta(event)))
             return
         self._feed(CreateOrdered(create))

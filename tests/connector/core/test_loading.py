@@ -271,31 +271,6 @@ def test_a_kernel_that_does_not_tell_what_is_free_keeps_what_its_heartbeats_told
     assert node_row(harness)["host_mb_limit"] == 300
 
 
-class TestSickNodes:
-    def test_node_where_several_models_fail_is_left_alone_for_a_while(self) -> None:
-        harness = Harness(sick_after=2, sick_s=10.0)
-        node = harness.node(slots=4)
-        for number, name in enumerate(("a", "b")):
-            harness.service(name)
-            (create,) = created(harness.call(name, number + 1))
-            effects = harness.gone(node, create.container, cause="crashed", reason="SIGBUS")
-        (sick,) = events_of(effects, "node.sick")
-        assert sick.details["causes"] == {"a": "crashed", "b": "crashed"}
-        assert node_row(harness)["state"] == "unhealthy"
-        harness.service("c")
-        assert created(harness.call("c", 9, now_s=1.0)) == []
-        harness.beat(node, 10.5)
-        assert [create.model.name for create in created(harness.tick(10.6))] == ["c"]
-
-    def test_failures_of_the_models_own_code_are_not_held_against_it(self) -> None:
-        harness = Harness(sick_after=1)
-        node = harness.node(slots=4)
-        harness.service("a")
-        (create,) = created(harness.call("a", 1))
-        effects = harness.gone(node, create.container, cause="load_failed", reason="ImportError")
-        assert events_of(effects, "node.sick") == []
-
-
 def test_line_is_forwarded_when_the_load_is_done_and_late_news_is_ignored(harness: Harness) -> None:
     node = harness.node()
     harness.service("a")

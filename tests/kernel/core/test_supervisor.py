@@ -241,11 +241,17 @@ def test_a_worker_that_failed_to_load_and_does_not_end_is_killed() -> None:
     assert gone(core.on(WorkerEnded(A, "killed by SIGKILL"), 4.1)).cause == "load_failed"
 
 
-def test_a_start_without_a_process_is_a_failed_load() -> None:
+@pytest.mark.parametrize(
+    ("interpreter", "is_nodes_fault", "cause"),
+    [("", False, "refused"), ("", True, "refused"), ("/no/python", False, "load_failed"), ("/p", True, "refused")],
+)
+def test_a_start_without_a_process_is_the_nodes_fault_but_for_the_models_own_interpreter(
+    interpreter: str, is_nodes_fault: bool, cause: str
+) -> None:
     core = supervisor()
-    core.on(create(), 0.0)
-    event = gone(core.on(StartFailed(A, "the interpreter cannot be run", "tail"), 0.0))
-    assert (event.cause, event.reason, event.traceback) == ("load_failed", "the interpreter cannot be run", "tail")
+    core.on(create(spec=model(interpreter=interpreter)), 0.0)
+    event = gone(core.on(StartFailed(A, "it cannot be run", "tail", is_nodes_fault), 0.0))
+    assert (event.cause, event.reason, event.traceback) == (cause, "it cannot be run", "tail")
 
 
 def test_a_load_that_takes_too_long_is_killed_and_says_where_it_was() -> None:

@@ -97,7 +97,7 @@ def test_without_a_device_the_end_of_the_process_is_enough() -> None:
 def test_a_start_that_failed_has_no_memory_to_wait_for() -> None:
     core = supervisor()
     core.on(CreateOrdered(CreateMeta(1, A, SPEC, GPU)), 0.0)
-    assert gone(core.on(StartFailed(A, "no process"), 1.0)).cause == "load_failed"
+    assert gone(core.on(StartFailed(A, "no process"), 1.0)).cause == "refused"
 
 
 def test_a_load_that_crashes_waits_for_its_memory_too() -> None:
