@@ -129,14 +129,14 @@ def test_a_model_too_large_for_the_node_is_refused(switchboard: Switchboard) -> 
     assert switchboard.event(A, "gone").cause == "refused"
 
 
-def test_a_model_that_this_kernel_does_not_understand_is_refused(switchboard: Switchboard) -> None:
+def test_a_model_that_this_kernel_does_not_understand_fails_to_load(switchboard: Switchboard) -> None:
     switchboard.start()
     import msgspec
 
     meta = {"epoch": 1, "container": A, "model": {"name": "m", "entry": "x:Y", "runtime": "fortran"}}
     switchboard.send(b"", *encode(Kind.CREATE, 0, 0, 0, msgspec.msgpack.encode(meta)))
     event = switchboard.event(A, "gone")
-    assert event.cause == "refused"
+    assert event.cause == "load_failed", "the node has done nothing wrong"
     assert "fortran" in event.reason
 
 

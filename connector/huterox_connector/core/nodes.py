@@ -196,10 +196,11 @@ class Nodes:
                 effects += self._adoption.take(node, report, now_s)
         if meta.host_bytes_free:  # older kernels tell it in heartbeats alone
             self._count_foreign_use(node, meta, now_s)
+        effects += self._note_ready(node, meta.containers, now_s)  # it may hold more than was reserved for it
         for container in missing:
             if container.id in node.containers:
                 effects += self._residency.ended(container, "node_lost", "the kernel no longer has it", "", now_s)
-        return effects + self._note_ready(node, meta.containers, now_s)
+        return effects
 
     def on_beat(self, event: KernelBeat, now_s: float) -> list[Effect]:
         """Note what the kernel sees; a kernel that is not known is asked to register."""
