@@ -41,7 +41,8 @@ class KernelConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
 
     preload: list[str] = field(default_factory=lambda: ["numpy", "torch"])  # what zygotes import, where installed
     preload_learned: bool = True  # import what models were seen to import, too: the next load finds it there
-    torch_threads: Positive = 1  # of each worker, inside one operation
+    # of each worker, inside one operation; 0: as many as processors may be used (affinity, quotas of control groups)
+    torch_threads: Annotated[int, msgspec.Meta(ge=0)] = 1
     worker_spin_us: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 50  # a look for calls before sleeping; 0: none
     preload_timeout_s: Seconds = 60.0  # for each import of a zygote; a module that takes longer is left out
     zygote_start_timeout_s: Seconds = 120.0  # without its imports; and for each worker that it is to make

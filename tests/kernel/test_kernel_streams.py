@@ -1,5 +1,6 @@
 """Models that close, replace or run out of what they were given: nothing of the worker's depends on it."""
 
+import os
 import subprocess
 import sys
 
@@ -69,6 +70,19 @@ def test_a_load_that_ends_says_why(switchboard: Switchboard, exits: str, cause: 
     gone = switchboard.until(lambda: [event for event in switchboard.events if event.what == "gone"])[0]
     assert gone.cause == cause
     assert reason in gone.reason
+
+
+def test_workers_are_told_how_many_processors_their_kernel_may_use(switchboard: Switchboard) -> None:
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        switchboard.start(preload=[], torch_threads=0)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    switchboard.created(A, "awkward.py:Awkward")
+    names = ["OMP_NUM_THREADS", "RAYON_NUM_THREADS"]
+    counted = "1" if os.sysconf("SC_NPROCESSORS_ONLN") > 1 else None  # what the library counts itself is right then
+    assert switchboard.result(A, "environment", names=names) == dict(zip(names, ["1", counted], strict=True))
 
 
 CODE = """

@@ -19,6 +19,7 @@ from huterox_kernel.core.events import (
 )
 from huterox_kernel.core.records import text_of
 from huterox_kernel.shell import processes
+from huterox_kernel.shell.cpus import usable_cpus
 from huterox_kernel.shell.logs import Logs
 from huterox_kernel.shell.mailbox import Mailbox
 from huterox_kernel.shell.probes import oom_kill_count
@@ -123,8 +124,11 @@ class Workers:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         worker = self._workers[container] = Worker(container, model.interpreter, ours, Mailbox(self._loop, ours))
+        cpus = usable_cpus()
         with theirs:
-            start_file = control.write_start(Start(container, model, self._torch_threads, self._spin_us, device))
+            start_file = control.write_start(
+                Start(container, model, self._torch_threads or cpus, self._spin_us, device, cpus)
+            )
             try:
                 control.send(worker.control, StartSent(), [start_file, *lane, ledger])
             finally:

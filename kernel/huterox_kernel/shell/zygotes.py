@@ -26,6 +26,7 @@ from typing import Final, NamedTuple
 
 from huterox_kernel.core.outages import Outage
 from huterox_kernel.core.preloads import Level, Preloads
+from huterox_kernel.shell.cpus import usable_cpus
 from huterox_kernel.shell.logs import Logs
 from huterox_kernel.shell.preload_file import load_preloads, save_preloads
 from huterox_kernel.shell.zygote import Kind, Listener, Order, Start, Zygote
@@ -33,6 +34,17 @@ from huterox_kernel.worker.control import Imported, ZygoteReady
 
 _log: Final = logging.getLogger("huterox.kernel")
 _PRIVATE: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+_INSIDE: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_COUNTING: Final = (
+    "LOKY_MAX_CPU_COUNT",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_MAX_THREADS",
+    "POLARS_MAX_THREADS",
+    "PYTHON_CPU_COUNT",
+    "RAYON_NUM_THREADS",
+)
+"""Libraries that count processors themselves, and see those of the machine."""
+
 _TAIL_NBYTES: Final = 4096
 
 RETIRED_MAX: Final = 2
@@ -97,7 +109,7 @@ class Zygotes:
         self._logs = logs
         self._config = config
         self._is_loading = is_loading
-        self._environment = _environment(config.threads)
+        self._environment = _environment(config.threads or usable_cpus(), usable_cpus())
         self._preloads = Preloads(config.modules, config.learns, load_preloads(config.file) if config.learns else {})
         self._generations: dict[Kind, _Generations] = {}
         self._loads: dict[int, _Load] = {}
@@ -319,13 +331,15 @@ def _log_name(interpreter: str) -> str:
     return "zygote" if not interpreter else f"zygote-{interpreter.strip('/').replace('/', '-')[-100:]}"
 
 
-def _environment(threads: int) -> dict[str, str]:
+def _environment(threads: int, cpus: int) -> dict[str, str]:
     """The kernel's own, without what systemd meant for the kernel alone, and with libraries kept from making threads.
 
-    OpenBLAS starts its threads while it is imported, and a zygote with threads cannot be forked.
+    OpenBLAS starts its threads while it is imported, and a zygote with threads cannot be forked. Whatever else is set
+    already stays as it is.
     """
     environment = {name: value for name, value in os.environ.items() if name not in _PRIVATE}
     environment["OPENBLAS_NUM_THREADS"] = "1"
-    environment["OMP_NUM_THREADS"] = str(threads)
-    environment["MKL_NUM_THREADS"] = str(threads)
-    return environment
+    counts = dict.fromkeys(_INSIDE, threads)
+    if cpus < os.sysconf("SC_NPROCESSORS_ONLN"):
+        counts.update(dict.fromkeys(_COUNTING, cpus))
+    return {**{name: str(count) for name, count in counts.items()}, **environment}

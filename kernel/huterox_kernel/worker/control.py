@@ -93,6 +93,7 @@ class Start(Struct):
     torch_threads: int = 1
     spin_us: int = 0
     device: str = ""  # the id of the only one that the process may see; empty: none
+    cpus: int = 1  # that this process may use
 
 
 class AddLane(Struct, tag=True):

@@ -13,6 +13,7 @@ from huterox_kernel.worker.imports import DEAR_S, Watch, give_way
 from huterox_kernel.worker.inputs import Expected
 from huterox_kernel.worker.loop import DECODE, Loop
 from huterox_kernel.worker.runtimes.base import Announce, LoadError, Model
+from huterox_kernel.worker.threads import limit_threads
 from huterox_kernel.worker.tracebacks import reason_of, traceback_of
 from huterox_kernel.worker.words import Words, say
 from huterox_shm.lane import ContainerEnd, LaneDescriptors
@@ -83,9 +84,9 @@ def _load(start: Start, sock: socket.socket, taken_s: float) -> Loaded:
         marks.append(Mark(stage, time.monotonic(), watch.count()))
         control.send(sock, Progress(stage))
         if stage != "import":
-            _limit_torch_threads(start.torch_threads)
+            limit_threads(start.torch_threads, start.cpus)
 
-    _limit_torch_threads(start.torch_threads)
+    limit_threads(start.torch_threads, start.cpus)
     model = _runtime_of(spec, announce, start.device)
     marks.append(Mark("", time.monotonic(), watch.count()))
     stages = list(itertools.pairwise(marks))
@@ -99,12 +100,6 @@ def _runtime_of(spec: ModelSpec, announce: Announce, device: str) -> Model:
     if load is None:
         raise LoadError(f"unknown runtime {spec.runtime!r} (known: {', '.join(runtimes.RUNTIMES)})")
     return load(spec, announce, device)
-
-
-def _limit_torch_threads(count: int) -> None:
-    torch = sys.modules.get("torch")
-    if torch is not None and hasattr(torch, "set_num_threads"):
-        torch.set_num_threads(count)
 
 
 def _report_failure(sock: socket.socket, exc: BaseException, words: Words) -> int:

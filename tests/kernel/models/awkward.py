@@ -163,6 +163,9 @@ class Awkward:
         except OSError:
             return 0
 
+    def environment(self, names: list[str]) -> dict[str, str | None]:
+        return {name: os.environ.get(name) for name in names}
+
     def numbers(self) -> dict[str, str]:
         """Open descriptors and what they lead to."""
         found = {}
