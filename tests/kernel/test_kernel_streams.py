@@ -72,6 +72,15 @@ def test_a_load_that_ends_says_why(switchboard: Switchboard, exits: str, cause: 
     assert reason in gone.reason
 
 
+def test_an_alarm_of_the_model_that_strikes_between_calls_disturbs_nobody(switchboard: Switchboard) -> None:
+    switchboard.start(preload=[])
+    switchboard.created(A, "awkward.py:Awkward")
+    assert switchboard.result(A, "alarm", seconds=0.2) == {"result": 1}
+    raised = "a signal handler of the model raised between calls: TimeoutError: too late"
+    switchboard.until(lambda: raised in switchboard.admin("logs", container=A)["text"])
+    assert switchboard.result(A, x=7) == {"result": 7}
+
+
 def test_workers_are_told_how_many_processors_their_kernel_may_use(switchboard: Switchboard) -> None:
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})

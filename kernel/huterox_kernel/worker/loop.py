@@ -24,6 +24,7 @@ from huterox_kernel.worker.calls import Calls
 from huterox_kernel.worker.control import AddLane, Close, Decoder, DrainLanes, DropLane, LaneBroken, LaneDropped
 from huterox_kernel.worker.inputs import Expected
 from huterox_kernel.worker.runtimes.base import Model
+from huterox_kernel.worker.tracebacks import reason_of
 from huterox_kernel.worker.words import say
 from huterox_shm.descriptors import out_of_the_way
 from huterox_shm.errors import LaneDead, PeerProtocolError, ShmError
@@ -170,7 +171,15 @@ class Loop:
     def _look(self, timeout_s: float) -> None:
         """Hot path. See who has rung, and what the kernel has to say."""
         by_descriptor = self._by_descriptor
-        for descriptor, _ in self._epoll.poll(timeout_s, _EVENTS_MAX):
+        try:
+            events = self._epoll.poll(timeout_s, _EVENTS_MAX)
+        except BaseException as exc:
+            if exc.__traceback__ is None or exc.__traceback__.tb_next is None:
+                raise
+            # It comes from a signal handler of the model's, an alarm that was not switched off: no call is disturbed.
+            say(f"a signal handler of the model raised between calls: {reason_of(exc)}")
+            return
+        for descriptor, _ in events:
             lane = by_descriptor.get(descriptor)
             if lane is None:
                 if descriptor == self._control:

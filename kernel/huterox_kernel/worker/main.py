@@ -51,13 +51,13 @@ def serve(control_descriptor: int, taken_s: float) -> int:
     try:
         expected = Expected(start.model.inputs)
         loaded = _load(start, sock, taken_s)
-    except BaseException as exc:  # noqa: BLE001 - whatever it is, the kernel must learn why there is no model
+        loop = Loop(sock, lane, ledger, loaded.model, expected, start.spin_us)
+        control.send(sock, Ready(taken_s, loaded.timings_s))
+        if loaded.watch is not None and (imported := loaded.watch.result(start.model.source_dir)) is not None:
+            control.send(sock, imported)
+        return loop.run()
+    except BaseException as exc:  # noqa: BLE001 - whatever it is, the kernel must learn why there is no model any more
         return _report_failure(sock, exc, words)
-    loop = Loop(sock, lane, ledger, loaded.model, expected, start.spin_us)
-    control.send(sock, Ready(taken_s, loaded.timings_s))
-    if loaded.watch is not None and (imported := loaded.watch.result(start.model.source_dir)) is not None:
-        control.send(sock, imported)
-    return loop.run()
 
 
 def _begin(message: Any, descriptors: list[int]) -> tuple[Start, ContainerEnd, Ledger]:

@@ -1,6 +1,7 @@
 """Models whose errors and clean-up raise themselves, and that have closed what they were given."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -162,6 +163,16 @@ class Awkward:
             return os.write(1, text.encode() * 100)
         except OSError:
             return 0
+
+    def alarm(self, seconds: float) -> int:
+        """A time limit that is not switched off again."""
+
+        def on_alarm(*_: Any) -> None:
+            raise TimeoutError("too late")
+
+        signal.signal(signal.SIGALRM, on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        return 1
 
     def environment(self, names: list[str]) -> dict[str, str | None]:
         return {name: os.environ.get(name) for name in names}
