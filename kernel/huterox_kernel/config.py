@@ -19,6 +19,7 @@ ALL_DEVICES: Final = "all"
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
 HalfMb = Annotated[int, msgspec.Meta(ge=1, le=HALF_MB_MAX)]
+DeviceMb = Annotated[int, msgspec.Meta(ge=0)] | dict[str, Annotated[int, msgspec.Meta(ge=0)]]
 RingEntries = Annotated[int, msgspec.Meta(ge=128, le=RING_ENTRIES_MAX)]
 
 
@@ -37,6 +38,7 @@ class KernelConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
     die_with_parent: bool = False  # end when the process that started this one ends
 
     devices: str | list[str] = "all"  # GPUs for containers: all of them, or the ids (UUIDs) of some; []: none
+    device_mb: DeviceMb = 0  # memory of each for containers, or by id, { "GPU-..." = N }; 0 or no id: all of it
     memory_return_timeout_s: Seconds = 5.0  # how long a device may take to give an ended container's memory back
 
     preload: list[str] = field(default_factory=lambda: ["numpy", "torch"])  # what zygotes import, where installed

@@ -36,6 +36,8 @@ def test_a_file_with_the_two_required_keys_is_enough(tmp_path: Path) -> None:
         (GOOD + "lane_ring_entries = 1000\n", "power of two"),
         (GOOD + 'devices = "gpu0"\n', 'expected "all" or a list of ids'),
         (GOOD + "devices = 3\n", "devices"),
+        (GOOD + "device_mb = -1\n", "device_mb"),
+        (GOOD + "device_mb = { GPU-1 = -5 }\n", "device_mb"),
         (GOOD + "memory_return_timeout_s = 0.0\n", "memory_return_timeout_s"),
         (GOOD + 'preload = ["os; import sys"]\n', "not the name of a module"),
         ('switchboard = "/tmp/back.ipc"\ndir = "/tmp"\n', "expected ipc://PATH or tcp://HOST:PORT"),

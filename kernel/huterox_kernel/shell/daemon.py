@@ -45,7 +45,7 @@ from huterox_kernel.core.events import (
 from huterox_kernel.core.leases import LeaseLimits, LeaseTable
 from huterox_kernel.core.supervisor import Supervisor
 from huterox_kernel.shell import probes, processes
-from huterox_kernel.shell.devices import open_driver
+from huterox_kernel.shell.devices import limited, open_driver
 from huterox_kernel.shell.lanes import Lanes
 from huterox_kernel.shell.leases import Leases
 from huterox_kernel.shell.link import Link
@@ -80,7 +80,7 @@ class Daemon:
         self._node, self._boot = node_name(config), os.urandom(8).hex()
         driver, devices = open_driver(config.devices)
         self._memory = Memory(loop, driver, [device.id for device in devices])
-        capacity = Capacity(config.slots, _host_bytes(config), devices)
+        capacity = Capacity(config.slots, _host_bytes(config), limited(devices, config.device_mb))
         self._supervisor = Supervisor(
             capacity,
             close_grace_s=config.close_grace_s,

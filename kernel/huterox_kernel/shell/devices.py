@@ -8,7 +8,7 @@ import importlib
 import logging
 from typing import Any, Final, NamedTuple, Protocol
 
-from huterox_kernel.config import ALL_DEVICES
+from huterox_kernel.config import ALL_DEVICES, MIB
 from huterox_wire.nodes import Device
 
 _log: Final = logging.getLogger("huterox.kernel")
@@ -108,6 +108,16 @@ class Nvml:
             self._nvml.nvmlShutdown()
         except self._nvml.NVMLError:  # it has gone by itself
             return
+
+
+def limited(devices: list[Device], device_mb: int | dict[str, int]) -> list[Device]:
+    """The same, each with no more memory than the configuration gives to containers."""
+    kept = []
+    for device in devices:
+        limit_mb = device_mb if isinstance(device_mb, int) else device_mb.get(device.id, 0)
+        nbytes = min(device.nbytes, limit_mb * MIB) if limit_mb else device.nbytes
+        kept.append(Device(device.id, nbytes, device.name))
+    return kept
 
 
 def open_driver(wanted: str | list[str]) -> tuple[Driver | None, list[Device]]:

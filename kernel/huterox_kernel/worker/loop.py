@@ -23,6 +23,7 @@ from huterox_kernel.worker import control
 from huterox_kernel.worker.calls import Calls
 from huterox_kernel.worker.control import AddLane, Close, Decoder, DrainLanes, DropLane, LaneBroken, LaneDropped
 from huterox_kernel.worker.inputs import Expected
+from huterox_kernel.worker.pinned import Pinned
 from huterox_kernel.worker.runtimes.base import Model
 from huterox_kernel.worker.tracebacks import reason_of
 from huterox_kernel.worker.words import say
@@ -114,6 +115,7 @@ class Loop:
         self._lanes: dict[int, _Lane] = {}  # of callers
         self._by_descriptor: dict[int, _Lane] = {}
         self._line: deque[_Lane] = deque()
+        self._pinned = Pinned()
         self._used: set[_Lane] = set()  # may have memory to give back
         self._keeping: set[_Lane] = set()  # the model still holds inputs of theirs
         self._blocked: set[_Lane] = set()  # answers of theirs wait for room
@@ -346,9 +348,12 @@ class Loop:
     def _add(self, order: AddLane, descriptors: LaneDescriptors) -> None:
         counts = self._ledger.slot(order.slot)
         try:
-            self._lanes[order.lane] = self._serve(order.lane, ContainerEnd.attach(descriptors, counts), counts)
+            end = ContainerEnd.attach(descriptors, counts)
+            self._lanes[order.lane] = self._serve(order.lane, end, counts)
         except (ShmError, OSError) as exc:
             self._refuse(order.lane, str(exc))
+            return
+        self._pinned.pin(end)
 
     def _refuse(self, number: int, reason: str) -> None:
         """A lane that cannot be served."""
@@ -374,6 +379,7 @@ class Loop:
             lanes.discard(lane)
         if end in self._hot:
             self._hot.remove(end)
+        self._pinned.unpin(end)
         lane.calls.close()
         self._tell(LaneDropped(lane.lane))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from huterox_kernel.shell.devices import DriverError, Nvml, open_driver
+from huterox_kernel.shell.devices import DriverError, Nvml, limited, open_driver
 from huterox_wire.nodes import Device
 
 from ..gpus import DRIVER, GIB, GPU, OTHER, Gpus, plug_in
@@ -23,6 +23,16 @@ def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpus]:
 
 def test_devices_go_by_the_ids_that_the_driver_gives_them(gpus: Gpus) -> None:
     assert Nvml().devices() == [Device(GPU, 80 * GIB, "Double 80GB"), Device(OTHER, 80 * GIB, "Double 80GB")]
+
+
+@pytest.mark.parametrize(
+    ("device_mb", "gib"),
+    [(0, [80, 80]), (20 * 1024, [20, 20]), (100 * 1024, [80, 80]), ({OTHER: 1024}, [80, 1]), ({GPU: 0}, [80, 80])],
+)
+def test_the_configuration_limits_what_containers_may_have(
+    gpus: Gpus, device_mb: int | dict[str, int], gib: list[int]
+) -> None:
+    assert [device.nbytes // GIB for device in limited(Nvml().devices(), device_mb)] == gib
 
 
 def test_a_device_that_is_split_is_left_out(gpus: Gpus) -> None:

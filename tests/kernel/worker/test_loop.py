@@ -14,6 +14,7 @@ from huterox_kernel.worker import control, loop, runtimes
 from huterox_kernel.worker.control import AddLane, Close, Decoder, DrainLanes, DropLane, LaneBroken, LaneDropped
 from huterox_kernel.worker.inputs import Expected
 from huterox_kernel.worker.loop import Loop
+from huterox_kernel.worker.pinned import Pinned
 from huterox_shm.errors import LaneDead
 from huterox_shm.lane import CallerEnd, ContainerEnd, LaneConfig, LaneCounters, create_lane
 from huterox_shm.layout import REQUESTS_TOLD
@@ -22,6 +23,7 @@ from huterox_wire.leases import LaneGranted
 from huterox_wire.nodes import ModelSpec
 
 from ..caller import Caller
+from ..driver.cuda import Cudart
 from .conftest import MODELS
 
 pytestmark = pytest.mark.timeout(60)
@@ -334,6 +336,21 @@ def test_an_input_that_the_model_lets_go_later_is_told_to_its_caller(worker: Cal
         return keeper.end.slab_stats().out_count == 0
 
     keeper.until(is_free, timeout_s=5.0)
+
+
+def test_callers_lanes_are_pinned_while_they_are_served(worker: Callable[..., Worker]) -> None:
+    one = worker()
+    cudart = Cudart()
+    one.loop._pinned = Pinned(cudart)
+    for number in (1, 2):
+        one.add(number).result(seconds=0.0)
+    assert len(cudart.registered) == 2
+    one.order(DropLane(1))
+    assert one.said() == LaneDropped(1)
+    assert len(cudart.registered) == 1
+    one.order(DrainLanes())
+    assert one.said() == LaneDropped(2)
+    assert not cudart.registered
 
 
 def test_a_worker_with_idle_lanes_sleeps(worker: Callable[..., Worker]) -> None:
