@@ -217,7 +217,8 @@ class Decisions:
         """CREATE is sent: there must be room now, by all that the kernel has told."""
         taken = list(kernel.containers.values())
         assert len(taken) < kernel.slots, f"{kernel.name}: no slot is free for {meta.model.name}"
-        host_mb = sum(container.charged.host_mb for container in taken) + meta.host_bytes // MIB
+        charged_mb = kernel.told_base_mb + sum(container.charged.host_mb for container in taken)
+        host_mb = charged_mb + meta.host_bytes // MIB
         assert host_mb <= kernel.host_mb, f"{kernel.name}: {host_mb} MiB in {kernel.host_mb}"
         needs = {"": meta.host_bytes // MIB}
         if meta.device:

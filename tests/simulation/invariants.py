@@ -11,7 +11,7 @@ from huterox_connector.core.lifecycle import State
 from huterox_connector.core.reclaim import GONE_MAX
 from huterox_connector.core.records import Container, Node
 from huterox_connector.core.usage import REMEMBERED_MAX
-from huterox_connector.core.vectors import Amounts
+from huterox_connector.core.vectors import MIB, Amounts
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -117,6 +117,17 @@ def _sum(node: Node, states: frozenset[State]) -> Amounts:
         if container.state in states:
             total.add(container.charge)
     return total
+
+
+def memory_is_given_away_once(world: "World") -> None:
+    """What is charged to containers and to the node is what it offers, or less, but for what has grown meanwhile."""
+    for kernel in world.kernels.living():
+        if (node := world.board.registry.nodes.get(kernel.identity)) is None:
+            continue
+        assert node.present.host_bytes >= 0 and node.base_bytes == kernel.told_base_mb * MIB
+        charged_mb = (node.present.host_bytes + node.base_bytes) // MIB
+        may_mb = kernel.host_mb + kernel.overdrawn_mb(node.containers)
+        assert charged_mb <= may_mb, f"{kernel.name}: {charged_mb} MiB of {kernel.host_mb} are given away"
 
 
 def page_table_leads_to_the_ready(world: "World") -> None:
@@ -273,6 +284,7 @@ EVERY: Final[tuple[Callable[["World"], None], ...]] = (
     calls_are_at_nodes_that_live,
     lines_hold_what_waits,
     books_equal_a_recount,
+    memory_is_given_away_once,
     page_table_leads_to_the_ready,
     loads_are_shared,
     records_know_each_other,

@@ -3,7 +3,7 @@
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.records import SimContainer, SimKernel, Size
+from tests.simulation.records import SimContainer, SimKernel, SimZygote, Size
 from tests.simulation.shapes import draw_node
 
 from huterox_connector.core import effects as asked
@@ -50,7 +50,9 @@ class Kernels:
     def start(self, name: str, **offers: Any) -> SimKernel:
         """Start a kernel; `offers` replaces what is drawn."""
         drawn = {**draw_node(self._world.random), **offers}
+        base_mb = drawn.pop("base_mb")
         kernel = SimKernel(name=name, boot=f"b{next(self._boots)}", host_id=f"host of {name}", **drawn)
+        kernel.zygotes.append(SimZygote(base_mb))
         self.all[kernel.identity] = kernel
         self._beat(kernel)
         return kernel
@@ -91,7 +93,7 @@ class Kernels:
     def _tell(self, kernel: SimKernel, calls: "set[Sent] | None" = None) -> None:
         world, board = self._world, self._world.board
         node = board.registry.nodes.get(kernel.identity)
-        reports = [self._report(container) for container in kernel.containers.values()]
+        reports = [self._report(kernel, container) for container in kernel.containers.values()]
         ready = []
         for report in reports:
             record = node.containers.get(report.container) if node is not None else None
@@ -101,11 +103,15 @@ class Kernels:
                     ready.append((record, report))
         free = kernel.free(world.now_s)
         numbers = [int.from_bytes(route[NUMBER], "little") for route, _ in sorted(calls)] if calls is not None else None
-        meta = HeartbeatMeta(kernel.name, kernel.boot, _host_free(free), reports, _devices_free(free), numbers)
+        base_bytes = kernel.base_mb() * MIB
+        meta = HeartbeatMeta(
+            kernel.name, kernel.boot, _host_free(free), reports, _devices_free(free), numbers, base_bytes
+        )
 
         def told() -> None:
             self._learn_charges(kernel)
             if node is not None:
+                kernel.base_told()
                 kernel.unheard.clear()
                 kernel.credit = _credit(kernel, free, world.now_s) if min(free.values()) > 0 else None
 
@@ -118,7 +124,7 @@ class Kernels:
 
     def _register(self, kernel: SimKernel) -> None:
         world, board = self._world, self._world.board
-        reports = [self._report(container) for container in kernel.containers.values()]
+        reports = [self._report(kernel, container) for container in kernel.containers.values()]
         devices = [Device(device, mb * MIB) for device, mb in kernel.devices.items()]
         capacity = Capacity(kernel.slots, kernel.host_mb * MIB, devices)
         free = kernel.free(world.now_s)
@@ -135,6 +141,7 @@ class Kernels:
             epoch_seen=kernel.epoch,
             store_seen=kernel.store,
             mark_seen=kernel.mark,
+            base_bytes=kernel.base_mb() * MIB,
         )
         known = set(board.registry.containers)
         kernel.credit = None
@@ -149,6 +156,10 @@ class Kernels:
                     world.seen["adopted"] += 1
                     world.lanes.told.adopted(report)
             self._learn_charges(kernel)
+            kernel.base_told()
+            charged_mb = sum(container.charged.host_mb for container in kernel.containers.values())
+            overdrawn_mb = charged_mb + kernel.told_base_mb - kernel.host_mb
+            kernel.found_mb = max(0, kernel.found_mb + overdrawn_mb - kernel.overdrawn_mb(kernel.containers))
             kernel.credit = _credit(kernel, free, world.now_s) if min(free.values()) > 0 else None
 
         world.on(happened.KernelRegistered(kernel.identity, meta), registered)
@@ -163,7 +174,7 @@ class Kernels:
                 _change_credit(kernel, container, container.charged, charged)
                 container.charged = charged
 
-    def _report(self, container: SimContainer) -> ContainerReport:
+    def _report(self, kernel: SimKernel, container: SimContainer) -> ContainerReport:
         state: Any = container.state
         usage, held = self._usage(container), container.held(self._world.now_s)
         return ContainerReport(
@@ -172,7 +183,7 @@ class Kernels:
             container.version,
             state,
             pid=container.pid,
-            host_bytes=held.host_mb * MIB,
+            host_bytes=kernel.charge_mb(container, self._world.now_s) * MIB,
             device=container.device,
             device_bytes=held.device_mb * MIB,
             service=container.service,
@@ -264,6 +275,8 @@ class Kernels:
             spec.params["deployment"],
             dedicated.info["creation"] if dedicated is not None else "",
         )
+        container.zygote = kernel.zygotes[-1]
+        kernel.grown_mb[container.id] = max(0, size.host_mb - charged.host_mb)
         kernel.containers[container.id] = container
         if random.random() < 0.5:
             world.after(load_s / 2, lambda: self._loading(kernel, container))
@@ -293,13 +306,12 @@ class Kernels:
         if not kernel.alive or container.id not in kernel.containers or container.state != "creating":
             return
         container.state, container.pid = "ready", 7
-        size = container.size
         event = ContainerEvent(
             container.id,
             "ready",
             pid=7,
-            host_bytes=size.host_mb * MIB,
-            device_bytes=size.device_mb * MIB,
+            host_bytes=kernel.charge_mb(container, self._world.now_s) * MIB,
+            device_bytes=container.size.device_mb * MIB,
             timings_s={"load": container.load_s} if self._world.random.random() < 0.7 else {},
         )
         self.report(kernel, event)
@@ -321,6 +333,7 @@ class Kernels:
         world = self._world
         if not kernel.alive or kernel.containers.pop(container.id, None) is None:
             return
+        kernel.end_zygotes()
         if kernel.reachable:
             _change_credit(kernel, container, container.charged, Size(0))
         else:

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 from unittest.mock import patch
 
+from tests.simulation.records import SimContainer, SimKernel
+
 from huterox_connector.core import books, placement, residency, victims
 from huterox_connector.core.adoption import Adoption
 from huterox_connector.core.calls import Calls
@@ -82,6 +84,22 @@ def _in_heartbeats_alone(real: Any, self: Nodes, node: Any, meta: Any, now_s: fl
         real(self, node, meta, now_s)
 
 
+def _at_first_alone(real: Any, self: Nodes, node: Any, meta: Any) -> None:
+    if not isinstance(meta, HeartbeatMeta):
+        real(self, node, meta)
+
+
+def _share_mb(self: SimKernel, container: SimContainer, now_s: float) -> int:
+    siblings = sum(other.zygote is container.zygote for other in self.containers.values())
+    assert container.zygote is not None
+    return container.held(now_s).host_mb + container.zygote.base_mb // (1 + siblings)
+
+
+def _proportional() -> AbstractContextManager[Any]:
+    """The kernels do it for once: when one sibling ends the others are charged more, and there is no room for that."""
+    return patch.multiple(SimKernel, charge_mb=_share_mb, base_mb=lambda self: 0)
+
+
 def _only_when_new(real: Any, self: NodeIndex, node: Any) -> None:
     if node.name not in self._keys:
         real(self, node)
@@ -144,5 +162,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
         Adoption, "_is_of", lambda _, model, report: model.spec.version == report.version
     ),
     "lanes of services that are no more go on": _does_nothing(Leaving, "end_lanes_of_strangers", ()),
+    "workers are charged proportional shares of their base": _proportional,
+    "what workers share is not counted": _does_nothing(Nodes, "_count_base"),
+    "what workers share is counted at first alone": _around(Nodes, "_count_base", _at_first_alone),
     "a ready container is not watched": _does_nothing(Reclaim, "watch"),
 }

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from huterox_connector.core.lifecycle import State
+from huterox_connector.core.vectors import MIB
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -15,6 +16,7 @@ def check_at_rest(world: "World") -> None:
     everything_has_ended(world)
     both_sides_agree(world)
     lanes_are_of_living_services(world)
+    sums_are_what_is_held(world)
     nothing_is_left_behind(world)
 
 
@@ -47,6 +49,17 @@ def lanes_are_of_living_services(world: "World") -> None:
     for lane in world.lanes.all:
         known = lane.handle in world.board.registry.services
         assert known or lane.container.state != "ready", f"a lane of {lane.handle} goes on, which is no more"
+
+
+def sums_are_what_is_held(world: "World") -> None:
+    """All that a node holds is charged once: to a container, or to the node."""
+    for kernel in world.kernels.living():
+        node = world.board.registry.nodes[kernel.identity]
+        if any(container.state != "ready" for container in kernel.containers.values()):
+            continue
+        held_mb = kernel.host_mb + kernel.spare_mb - kernel.free(world.now_s)[""]
+        charged_mb = (node.present.host_bytes + node.base_bytes) // MIB
+        assert charged_mb == held_mb, f"{kernel.name} holds {held_mb} MiB, {charged_mb} are charged"
 
 
 def nothing_is_left_behind(world: "World") -> None:

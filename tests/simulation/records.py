@@ -1,5 +1,7 @@
 """What the simulated platform is made of: plain records, changed by those who play its parts. Sizes are in MiB."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -22,6 +24,14 @@ class Size:
 
 
 @dataclass(eq=False)
+class SimZygote:
+    """What workers are forked from, and share memory with: it holds that once, however many they are."""
+
+    base_mb: int
+    grown_mb: int = 0  # of that, what nobody knew of when it came
+
+
+@dataclass(eq=False)
 class SimContainer:
     """A worker. `charged` is what the switchboard has been told, or has reserved: what it must count."""
 
@@ -37,6 +47,7 @@ class SimContainer:
     revision: str  # as CREATE named it
     deployment: int  # which one it runs, as the world counts them
     made_for: str  # the creation of the service that it is dedicated to; empty: shared
+    zygote: "SimZygote | None" = None
     state: str = "creating"
     pid: int = 0
     calls: set[tuple[bytes, int]] = field(default_factory=set)  # routed ones: route, request id
@@ -58,6 +69,9 @@ class SimKernel:
 
     It offers `slots`, `host_mb` and `devices` to containers; its machine has `spare_mb` more, and others use some of it
     all. `credit` is what may still be reserved by what the switchboard was told: None, it has not been told.
+    `zygotes`: the one that forks now, and before it those that have workers left. `told_base_mb` is what the
+    switchboard was told last. What may be charged beyond what is offered: `grown_mb`, of containers that have come to
+    take more than was known, `told_grown_mb`, of zygotes, and `found_mb`, what it was overdrawn by when it registered.
     """
 
     name: str
@@ -76,6 +90,11 @@ class SimKernel:
     counts_calls: bool = False  # it has connected anew, and will tell which calls it has
     returning: set[tuple[bytes, int]] = field(default_factory=set)  # calls that it is about to hand back
     sick: bool = False
+    zygotes: list[SimZygote] = field(default_factory=list)
+    told_base_mb: int = 0
+    told_grown_mb: int = 0
+    grown_mb: Counter[int] = field(default_factory=Counter)
+    found_mb: int = 0
     foreign_mb: int = 0
     foreign_device_mb: dict[str, int] = field(default_factory=dict)
     credit: dict[str, int] | None = None  # by device, "" is host memory
@@ -86,10 +105,38 @@ class SimKernel:
     def identity(self) -> bytes:
         return f"{self.name}:{self.boot}".encode()
 
+    @property
+    def held_base_mb(self) -> int:
+        """What zygotes hold."""
+        return sum(zygote.base_mb for zygote in self.zygotes)
+
+    def overdrawn_mb(self, charged: Iterable[int]) -> int:
+        """By so much may it be overdrawn, while these containers are charged."""
+        return self.found_mb + self.told_grown_mb + sum(self.grown_mb[container] for container in charged)
+
+    def base_told(self) -> None:
+        """The switchboard knows what the base is now."""
+        self.told_base_mb = self.base_mb()
+        self.told_grown_mb = sum(zygote.grown_mb for zygote in self.zygotes)
+
+    def base_mb(self) -> int:
+        """What is charged to the node, once."""
+        return self.held_base_mb
+
+    def charge_mb(self, container: SimContainer, now_s: float) -> int:
+        """What is charged to a container of host memory: what would be free if it ended."""
+        return container.held(now_s).host_mb
+
+    def end_zygotes(self) -> None:
+        """Those that fork no more end with their last worker."""
+        used = {container.zygote for container in self.containers.values()}
+        self.zygotes = [zygote for zygote in self.zygotes[:-1] if zygote in used] + self.zygotes[-1:]
+
     def free(self, now_s: float) -> dict[str, int]:
         """What is free of its machine, by device; "" is host memory. Less than nothing: it has begun to swap."""
         held = [(container.device, container.held(now_s)) for container in self.containers.values()]
-        host_mb = self.host_mb + self.spare_mb - self.foreign_mb - sum(size.host_mb for _, size in held)
+        taken_mb = self.foreign_mb + self.held_base_mb + sum(size.host_mb for _, size in held)
+        host_mb = self.host_mb + self.spare_mb - taken_mb
         free = {"": host_mb}
         for device, mb in self.devices.items():
             used_mb = sum(size.device_mb for used, size in held if used == device)

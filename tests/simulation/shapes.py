@@ -56,6 +56,7 @@ def draw_node(random: Random) -> dict[str, Any]:
         "host_mb": random.choice([512, 1024, 2048]),
         "devices": devices,
         "spare_mb": random.choice([0, 300]),
+        "base_mb": random.choice([0, 40, 120]),
     }
 
 

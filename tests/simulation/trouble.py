@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tests.simulation.records import SimKernel, Size
+from tests.simulation.records import SimKernel, SimZygote, Size
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+
+ZYGOTES_MAX = 2
 
 
 class Trouble:
@@ -31,6 +34,7 @@ class Trouble:
             self._evict: 1.2,
             self._crash: 1.5,
             self._grow: 2,
+            self._succeed: 1,
             self._take_memory: 2,
             self._sicken: 0.7,
             self._kill_kernel: 0.8,
@@ -121,6 +125,17 @@ class Trouble:
         host_mb = max(0, min(int(size.host_mb * more), free[""] - 1))
         device_mb = max(0, min(int(size.device_mb * more), free[container.device] - 1)) if container.device else 0
         container.size = Size(size.host_mb + host_mb, size.device_mb + device_mb)
+        kernel.grown_mb[container.id] += host_mb
+
+    def _succeed(self) -> None:
+        """Another zygote forks from now on; the one before it ends with its last worker."""
+        kernel, world = self._kernel(), self._world
+        if kernel is None or len(kernel.zygotes) > ZYGOTES_MAX:
+            return
+        base_mb = max(0, min(world.random.choice([0, 30, 150]), kernel.free(world.now_s)[""] - 1))
+        kernel.zygotes.append(SimZygote(base_mb, grown_mb=base_mb))
+        kernel.end_zygotes()
+        world.seen["succeeded"] += 1
 
     def _take_memory(self) -> None:
         """Other programs take memory of a machine and its devices, or give it back."""

@@ -115,7 +115,7 @@ class ContainerReport(Struct, omit_defaults=True):
     state: ContainerState
     pid: int = 0
     started_s: float = 0.0  # seconds since the epoch, by the node's clock
-    host_bytes: int = 0  # measured footprint: proportional set size
+    host_bytes: int = 0  # measured footprint: what would be free if the container ended
     device: str = ""  # the id of the device that it was given; empty: none
     device_bytes: int = 0  # measured there
     pid_started: int = 0  # start time of the process in clock ticks since the boot: with boot id and pid its identity
@@ -147,6 +147,7 @@ class RegisterMeta(Struct, omit_defaults=True):
     epoch_seen: Epoch = 0  # the newest that it was commanded in, and by whom, as RegisteredMeta told it; 0: by nobody
     store_seen: str = ""
     mark_seen: int = 0
+    base_bytes: int = 0  # as in HeartbeatMeta
 
 
 class RegisteredMeta(Struct, omit_defaults=True):
@@ -171,6 +172,7 @@ class HeartbeatMeta(Struct, omit_defaults=True):
     containers: list[ContainerReport] = field(default_factory=list)
     devices: list[DeviceFree] = field(default_factory=list)
     calls: list[int] | None = None  # after a registration: the numbers of all calls that the kernel has
+    base_bytes: int = 0  # host memory that is no single container's: zygotes, and what workers share with them
 
 
 class CreateMeta(Struct, omit_defaults=True):

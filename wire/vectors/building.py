@@ -85,9 +85,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "epoch_seen": 0,
         "store_seen": "",
         "mark_seen": 0,
+        "base_bytes": 0,
     },
     "RegisteredMeta": {"again": False, "store": "", "mark": 0},
-    "HeartbeatMeta": {"host_bytes_free": 0, "containers": [], "devices": [], "calls": None},
+    "HeartbeatMeta": {"host_bytes_free": 0, "containers": [], "devices": [], "calls": None, "base_bytes": 0},
     "CreateMeta": {
         "device": "",
         "host_bytes": 0,

@@ -149,7 +149,16 @@ def kinds() -> list[Vector]:
             "heartbeat",
             "HEARTBEAT of a kernel",
             Head("HEARTBEAT"),
-            Body("HeartbeatMeta", {"node": "n1", "boot": "00ff", "host_bytes_free": 123456, "containers": [report]}),
+            Body(
+                "HeartbeatMeta",
+                {
+                    "node": "n1",
+                    "boot": "00ff",
+                    "host_bytes_free": 123456,
+                    "containers": [report],
+                    "base_bytes": 1 << 25,
+                },
+            ),
             canonical=False,
         ),
         good(

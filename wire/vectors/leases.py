@@ -73,6 +73,7 @@ def messages() -> list[Vector]:
                     "host_id": "6d1c",
                     "host_bytes_free": 1 << 39,
                     "devices": [{"id": "GPU-1", "nbytes": 1 << 34}],
+                    "base_bytes": 1 << 28,
                 },
             ),
             canonical=False,

@@ -78,7 +78,7 @@ def _why(seen: Survey, every_node: Collection[Node], now_s: float, config: CoreC
     if not seen.large_enough:
         needs_device = group.model.spec.device == "cuda"
         has_none = needs_device and not any(node.capacity.devices for node in every_node)
-        return "no node has a device" if has_none else "no node is that large"
+        return "no node has a device" if has_none else f"no node is that large{_beside(seen, every_node)}"
 
     def holds(node: Node) -> bool:
         return any(node.limit.hold(charge) for charge in charges_on(group.model, node))
@@ -88,6 +88,15 @@ def _why(seen: Survey, every_node: Collection[Node], now_s: float, config: CoreC
     if not any(map(holds, seen.nodes)) and not any(map(holds, every_node)):
         return "other programs have taken too much of the memory"
     return "what is resident may not leave"
+
+
+def _beside(seen: Survey, every_node: Collection[Node]) -> str:
+    """Where it is what containers share that leaves too little of the largest node."""
+    base_bytes = 0
+    for node in every_node:
+        if any(node.offered.hold(charge) for charge in charges_on(seen.wish.group.model, node)):
+            base_bytes = max(base_bytes, node.base_bytes)
+    return f" beside what all its containers share, {base_bytes // MIB} MiB" if base_bytes else ""
 
 
 def _nearest(nodes: list[Node], wish: Wish, now_s: float, config: CoreConfig) -> list[Node]:
@@ -100,12 +109,14 @@ def _of_node(node: Node, wish: Wish, now_s: float, config: CoreConfig) -> dict[s
     held = sorted(node.containers.values(), key=lambda container: -container.charge.nbytes)
     facts: dict[str, Any] = {
         "node": node.name,
-        "capacity": node.capacity.facts(),
+        "capacity": node.offered.facts(),
         "free": node.limit.less(node.present).facts(),
         "held_by": [_of_holder(container, wish, now_s, config) for container in held[:HOLDERS_TOLD_MAX]],
     }
     if len(held) > HOLDERS_TOLD_MAX:
         facts["held_by_others"] = len(held) - HOLDERS_TOLD_MAX
+    if node.base_bytes:
+        facts["base_mb"] = node.base_bytes // MIB
     if node.limit != node.capacity:
         facts["taken_by_others"] = node.capacity.less(node.limit).facts()
     if closed := why_closed(node, wish.group, now_s, config):

@@ -112,10 +112,8 @@ class Nodes:
         node = known or self._add(event, now_s)
         self._registry.heard(node, now_s)
         node.devices = {device.id: device.name for device in meta.capacity.devices}
-        if node.capacity != (capacity := _amounts(meta)):
-            node.capacity = capacity
-            self._books.limit(node, _amounts(meta))
-            self._index.update(node)
+        node.offered = _amounts(meta)
+        self._count_base(node, meta)
         node.host_id = meta.host_id
         node.note = self._notes.get(node.name, "")
         effects.append(Command(node.identity, Kind.REGISTER, self._registered()))
@@ -126,7 +124,7 @@ class Nodes:
                 node.name,
                 f"kernel of {meta.host} with {len(meta.containers)} containers",
                 now_s,
-                capacity=node.capacity.facts(),
+                capacity=node.offered.facts(),
                 pid=meta.pid,
             )
         )
@@ -172,6 +170,7 @@ class Nodes:
             host=meta.host,
             pid=meta.pid,
             version=meta.version,
+            offered=_amounts(meta),
             capacity=_amounts(meta),
             limit=_amounts(meta),
             replacer=self._replacers[policy](),
@@ -218,6 +217,7 @@ class Nodes:
         if strays:  # it was given up here, and lives: registering settles whose it is
             effects.append(Command(node.identity, Kind.REGISTER, self._registered(again=True)))
         effects += self._end_lost_calls(node, event.meta.calls, now_s)
+        self._count_base(node, event.meta)
         self._count_foreign_use(node, event.meta, now_s)
         effects += self._note_ready(node, event.meta.containers, now_s)
         effects += self._end_missing(node, now_s)
@@ -280,10 +280,20 @@ class Nodes:
         strangers = self._leaving.end_lanes_of_strangers(container, report.lane_services, now_s)
         return strangers + self._loading.measure(container, report.host_bytes, report.device_bytes)
 
+    def _count_base(self, node: Node, meta: RegisterMeta | HeartbeatMeta) -> None:
+        """What containers share is charged to the node, once: they may have the rest."""
+        node.base_bytes = meta.base_bytes
+        capacity = node.offered.less(Amounts(0, meta.base_bytes))
+        if node.capacity != capacity:
+            node.capacity = capacity
+            self._books.limit(node, capacity.less(Amounts()))
+            self._index.update(node)
+
     def _count_foreign_use(self, node: Node, meta: RegisterMeta | HeartbeatMeta, now_s: float) -> None:
         """What others have taken of the node is not the containers' to have.
 
-        They may hold what they hold now and what is free beside; what is loading will take some of that yet.
+        They may hold what they hold now and what is free beside; what is loading will take some of that yet. The base
+        is neither: it is held, and not by them.
         """
         node.host_bytes_free = meta.host_bytes_free
         node.device_bytes_free = {device.id: device.nbytes for device in meta.devices}

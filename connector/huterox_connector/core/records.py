@@ -253,7 +253,8 @@ class Node:
     host: str
     pid: int
     version: str
-    capacity: Amounts  # what it offers to containers
+    offered: Amounts  # what its kernel may give away
+    capacity: Amounts  # the same, less the base: what containers may have
     limit: Amounts  # the same, less what others have taken of it
     replacer: Replacer
     policy: str
@@ -269,6 +270,7 @@ class Node:
     present: Amounts = field(default_factory=Amounts)
     staying: Amounts = field(default_factory=Amounts)
     ghosts: Ghosts = field(default_factory=Ghosts)
+    base_bytes: int = 0  # host memory that containers share: charged once, to the node
     host_bytes_free: int = 0
     device_bytes_free: dict[str, int] = field(default_factory=dict)
     drained: bool = False  # by an operator: nothing is loaded here, and what is here moves away

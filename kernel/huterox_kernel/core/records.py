@@ -32,9 +32,9 @@ def text_of(container: int) -> str:
 class Record:
     """One container, from CREATE to the end of its process.
 
-    `service`, `device` and `revision` are what CREATE named, `load_timeout_s` what it gave the load, which grows with
-    the model's size. `deadline_s` is when the core must act by itself: kill a load that takes too long, or a worker
-    whose grace is over.
+    `service`, `device`, `revision` and `reserved_bytes` are what CREATE named, `load_timeout_s` what it gave the load,
+    which grows with the model's size. `host_bytes` is what it holds, `is_measured` since it was ready. `deadline_s` is
+    when the core must act by itself: kill a load that takes too long, or a worker whose grace is over.
     `cause` is set as soon as it is known why the worker will end, before it has ended. `draining`: its callers' lanes
     are to end, and it takes no new ones; calls that come through the switchboard go on.
     """
@@ -50,6 +50,8 @@ class Record:
     stage: str = "fork"
     pid: int = 0
     pid_started: int = 0
+    reserved_bytes: int = 0
+    is_measured: bool = False
     host_bytes: int = 0
     device_bytes: int = 0
     cause: Cause = ""

@@ -118,9 +118,20 @@ class Supervisor:
         """All containers as the switchboard is told of them, without the lanes' counters."""
         return [record.report() for record in self._records.values()]
 
+    def charged_bytes(self) -> int:
+        """Host memory of all containers: what is measured, and of those that are loading what is reserved."""
+        return sum(
+            record.host_bytes if record.is_measured else max(record.host_bytes, record.reserved_bytes)
+            for record in self._records.values()
+        )
+
     def is_loading(self) -> bool:
         """Is a worker being made, or loading its model?"""
         return any(record.state in (State.STARTING, State.LOADING) for record in self._records.values())
+
+    def is_changing(self) -> bool:
+        """Does any container come or go? What goes may make room for one that is not ordered yet."""
+        return any(record.draining or record.state is not State.READY for record in self._records.values())
 
     def pids(self) -> dict[int, int]:
         """Container -> pid, of all that have a process."""
@@ -175,7 +186,14 @@ class Supervisor:
             return [Report(ContainerEvent(container=meta.container, what="gone", cause="refused", reason=refusal))]
         limit_s = meta.load_timeout_s or meta.model.load_timeout_s
         self._records[meta.container] = Record(
-            meta.container, meta.model, now_s + limit_s, limit_s, meta.service, meta.device, meta.revision
+            meta.container,
+            meta.model,
+            now_s + limit_s,
+            limit_s,
+            meta.service,
+            meta.device,
+            meta.revision,
+            reserved_bytes=_need(meta),
         )
         return [StartWorker(meta.container, meta.model, meta.device)]
 
@@ -184,7 +202,7 @@ class Supervisor:
             return "the kernel is shutting down"
         if (taken := len(self._records)) >= self._capacity.slots:
             return f"all {self._capacity.slots} slots are taken ({taken} containers)"
-        need = meta.host_bytes or meta.model.resources.host_mb * MIB
+        need = _need(meta)
         if need > self._capacity.host_bytes:
             return f"needs {need // MIB} MiB of host memory; this node gives {self._capacity.host_bytes // MIB} in all"
         known = [device.id for device in self._capacity.devices]
@@ -291,6 +309,7 @@ class Supervisor:
             return self._break(record, "reported ready twice")
         record.take(Step.LOADED)
         record.host_bytes, record.device_bytes = event.host_bytes, event.device_bytes
+        record.is_measured = event.host_bytes > 0
         if record.state is State.CLOSING:
             return []
         record.deadline_s = None
@@ -421,6 +440,10 @@ class Supervisor:
 
     def _exit_if_last(self) -> list[Effect]:
         return [Exit()] if self._shutting_down and not self._records else []
+
+
+def _need(meta: CreateMeta) -> int:
+    return meta.host_bytes or meta.model.resources.host_mb * MIB
 
 
 def _drained(record: Record) -> Report:

@@ -54,6 +54,7 @@ from huterox_kernel.shell.memory import NOTHING, Memory
 from huterox_kernel.shell.processes import Identity
 from huterox_kernel.shell.reports import Reports
 from huterox_kernel.shell.requests import Requests
+from huterox_kernel.shell.resident import Tree
 from huterox_kernel.shell.workers import Worker, Workers
 from huterox_kernel.shell.zygotes import ZygoteConfig, Zygotes
 from huterox_shm.errors import ShmError
@@ -125,6 +126,9 @@ class Daemon:
             self._logs,
             _zygote_config(config),
             self._supervisor.is_loading,
+            self._supervisor.is_changing,
+            lambda: capacity.host_bytes - self._base_bytes() - self._supervisor.charged_bytes(),
+            lambda: self._spawn(self._tell_base()),
         )
         self._requests = Requests(self._link, self._lanes, self._logs, self._feed)
         self._reports = Reports(
@@ -136,6 +140,7 @@ class Daemon:
             self._lanes,
             self._leases,
             self._memory,
+            self._base_bytes,
         )
         self._ordered_s: dict[int, float] = {}  # of containers that are not ready yet
         self._queue: list[Event] = []
@@ -290,7 +295,7 @@ class Daemon:
 
     async def _measure_ready(self, container: int, identity: Identity | None, timings_s: dict[str, float]) -> None:
         begun_s = time.monotonic()
-        held = await self._memory.measure(container, identity) if identity is not None else NOTHING
+        held = await self._memory.measure(Tree(container, identity)) if identity is not None else NOTHING
         timings_s = {**timings_s, "measure": time.monotonic() - begun_s}
         self._feed(WorkerReady(container, timings_s, held.host_bytes, held.device_bytes))
 
@@ -318,11 +323,23 @@ class Daemon:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _measure_all(self) -> None:
+        held = await self._memory.measure_all(sorted(self._zygotes.pids()), self._workers.trees())
+        self._zygotes.measured(self._memory.zygotes)
+        for container, (host_bytes, device_bytes) in held.items():
+            self._feed(FootprintMeasured(container, host_bytes, device_bytes))
+
+    def _base_bytes(self) -> int:
+        """What is charged to the node: what zygotes and workers share, and what zygotes will take yet."""
+        return self._memory.base_bytes + self._zygotes.promised_bytes()
+
+    async def _tell_base(self) -> None:
+        """A zygote has come, and takes orders; or one has gone: what is promised next must know of it."""
+        await self._measure_all()
+        await self._reports.beat()
+
     async def _look_around(self) -> None:
-        for container, identity in self._workers.identities().items():
-            held = await self._memory.measure(container, identity)
-            if held.host_bytes:
-                self._feed(FootprintMeasured(container, held.host_bytes, held.device_bytes))
+        await self._measure_all()
         self._lanes.trim_idle()
         processes.reap_adopted(self._zygotes.pids() | self._workers.pids())
 

@@ -12,13 +12,13 @@ pid namespace) its own memory is among it, so the measure is what nobody account
 import asyncio
 import logging
 from asyncio import AbstractEventLoop
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, TypeVar
 
 from huterox_kernel.shell import processes
 from huterox_kernel.shell.devices import Driver, DriverError, Reading
-from huterox_kernel.shell.processes import Identity
+from huterox_kernel.shell.resident import HostMemory, Tree
 from huterox_wire.nodes import DeviceFree
 
 _log: Final = logging.getLogger("huterox.kernel")
@@ -66,6 +66,8 @@ class Memory:
         self._driver = driver
         self._devices = devices
         self._thread = ThreadPoolExecutor(1, "driver") if driver is not None else None
+        self._host = HostMemory()
+        self._looking = asyncio.Lock()  # one round at a time
         self._hung: Future[Any] | None = None  # a question that was not answered in time
         self._trouble: dict[str, str] = {}  # by device: what the driver says
         self._watched: dict[int, _Watched] = {}
@@ -94,18 +96,45 @@ class Memory:
         """It is gone."""
         self._watched.pop(container, None)
 
-    async def measure(self, container: int, identity: Identity) -> Held:
-        """What a worker holds now."""
-        host_bytes = await self._loop.run_in_executor(None, processes.pss_bytes, identity)
-        watched = self._watched.get(container)
+    @property
+    def base_bytes(self) -> int:
+        """Host memory that is no single container's, as it was measured last: zygotes, and what workers share."""
+        return self._host.base_bytes
+
+    @property
+    def zygotes(self) -> dict[int, int]:
+        """What each zygote had in memory then, by pid."""
+        return self._host.zygotes
+
+    async def measure(self, tree: Tree) -> Held:
+        """What a container holds now."""
+        host_bytes = await self._loop.run_in_executor(None, self._host.measure, tree)
+        return Held(host_bytes, await self._held_on_device(tree))
+
+    async def measure_all(self, zygotes: Sequence[int], trees: Sequence[Tree]) -> dict[int, Held]:
+        """What each container holds now, and the base; those that have ended meanwhile are left out."""
+        async with self._looking:
+            host = await self._loop.run_in_executor(None, self._host.measure_all, zygotes, trees)
+        return {
+            tree.container: Held(host[tree.container], await self._held_on_device(tree))
+            for tree in trees
+            if tree.container in host
+        }
+
+    async def _held_on_device(self, tree: Tree) -> int:
+        watched = self._watched.get(tree.container)
         reading = await self._read(watched.device) if watched is not None else None
-        if watched is None or reading is None or identity.pid not in reading.held:
-            return Held(host_bytes, 0)
-        if (device_bytes := reading.held[identity.pid]) is None:
-            return Held(host_bytes, 0)
+        if watched is None or reading is None:
+            return 0
+        pids = [tree.worker.pid]
+        if len(reading.held) > 1:
+            pids += processes.descendants(tree.worker.pid)
+        held = [nbytes for pid in pids if (nbytes := reading.held.get(pid)) is not None]
+        if not held:
+            return 0
         if watched.device not in self._returning:
             watched.unaccounted = _unaccounted(reading)
-        return Held(host_bytes, device_bytes)
+        return sum(held)
 
     async def free(self) -> list[DeviceFree]:
         """What the driver says is free, of every device that it tells of."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 _PROC = Path("/proc")
 _START_TICKS = 22  # field of /proc/PID/stat, counted from 1
+_ACTIVITY = slice(10 - 4, 15 - 4 + 1)  # fields 10 to 15, of those after the state: page faults, time on a processor
 
 
 class Identity(NamedTuple):
@@ -30,6 +31,24 @@ def identity_of(pid: int) -> Identity:
 def boot_id() -> str:
     """Names this machine, from its start to its end."""
     return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def is_alive(identity: Identity) -> bool:
+    """Whether it has not ended, or is not reaped yet."""
+    try:
+        return identity_of(identity.pid) == identity
+    except ProcessLookupError:
+        return False
+
+
+def activity(pid: int) -> bytes:
+    """Changes whenever the process has run for a while, or has taken memory. Empty: it has ended."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_bytes()
+    except OSError:
+        return b""
+    state, *fields = stat.rpartition(b")")[2].split()
+    return b"" if state in (b"Z", b"X") else b" ".join(fields[_ACTIVITY])
 
 
 def pss_bytes(identity: Identity) -> int:
@@ -90,15 +109,31 @@ def kill_group(pid: int) -> None:
         pass
 
 
-def children() -> list[int]:
-    """Pids of this process's children, those that it has adopted included."""
+def children(pid: int | None = None) -> list[int]:
+    """Pids of a process's children, those that it has adopted included; of this one's, where none is named."""
+    tasks = _PROC / (str(pid) if pid is not None else "self") / "task"
     pids: list[int] = []
-    for task in (_PROC / "self/task").iterdir():
-        try:
-            pids += [int(pid) for pid in (task / "children").read_text().split()]
-        except FileNotFoundError:
-            continue
+    try:
+        for task in os.listdir(tasks):  # noqa: PTH208 - Path is slower, and threads may be many
+            try:
+                pids += map(int, (tasks / task / "children").read_text().split())
+            except (FileNotFoundError, ProcessLookupError):  # it has ended
+                continue
+    except (FileNotFoundError, ProcessLookupError):
+        return []
     return pids
+
+
+def descendants(pid: int) -> list[int]:
+    """Pids of a process's children, of their children, and so on."""
+    found: list[int] = []
+    seen, parents = {pid}, [pid]
+    while parents:
+        fresh = [child for child in children(parents.pop()) if child not in seen]
+        seen.update(fresh)
+        found += fresh
+        parents += fresh
+    return found
 
 
 def reap_adopted(known: set[int]) -> None:

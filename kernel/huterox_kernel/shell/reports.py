@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Final
 
 from huterox_kernel.core.records import text_of
@@ -21,7 +22,11 @@ _log: Final = logging.getLogger("huterox.kernel")
 
 
 class Reports:
-    """Puts the core's reports together with what lanes count and what devices have free, and sends them."""
+    """Puts the core's reports together with what lanes count and what devices have free, and sends them.
+
+    Args:
+        base: host memory that is charged to the node itself.
+    """
 
     def __init__(
         self,
@@ -33,6 +38,7 @@ class Reports:
         lanes: Lanes,
         leases: Leases,
         memory: Memory,
+        base: Callable[[], int],
     ) -> None:
         self._node = node
         self._boot = boot
@@ -42,6 +48,7 @@ class Reports:
         self._lanes = lanes
         self._leases = leases
         self._memory = memory
+        self._base = base
         self._started_s: dict[int, float] = {}
         self._ended: dict[int, ContainerReport] = {}  # what those counted in all that have ended and are not gone yet
 
@@ -72,6 +79,7 @@ class Reports:
             epoch_seen=self._supervisor.epoch,
             store_seen=self._supervisor.store,
             mark_seen=self._supervisor.mark,
+            base_bytes=self._base(),
         )
         self._link.send_control(encode(Kind.REGISTER, 0, 0, 0, encode_meta(meta)))
 
@@ -85,6 +93,7 @@ class Reports:
             containers=self._containers(),
             devices=devices,
             calls=self._lanes.numbers() if with_calls else None,
+            base_bytes=self._base(),
         )
         self._link.send_control(encode(Kind.HEARTBEAT, 0, 0, 0, encode_meta(meta)), keep=with_calls)
 

@@ -24,6 +24,7 @@ from huterox_kernel.shell.logs import Logs
 from huterox_kernel.shell.mailbox import Mailbox
 from huterox_kernel.shell.probes import oom_kill_count
 from huterox_kernel.shell.processes import Identity
+from huterox_kernel.shell.resident import Tree
 from huterox_kernel.shell.zygote import Order
 from huterox_kernel.shell.zygotes import Zygotes
 from huterox_kernel.worker import control
@@ -163,9 +164,9 @@ class Workers:
         elif zygotes.withdraw(container):
             self._feed(StartFailed(container, "given up before it had a process"))
 
-    def identities(self) -> dict[int, Identity]:
-        """Container -> process, of all that have one."""
-        return {w.container: w.identity for w in self._workers.values() if w.identity is not None}
+    def trees(self) -> list[Tree]:
+        """The processes of each container that has any."""
+        return [Tree(w.container, w.identity) for w in self._workers.values() if w.identity is not None]
 
     def pids(self) -> set[int]:
         return {worker.pid for worker in self._workers.values() if worker.pid}

@@ -99,6 +99,8 @@ class Zygote:
         self._blame: Blame | None = None
         self._given_up = ""  # why it was killed
         self._heard_s = time.monotonic()  # when it was started, or last told what it imports
+        self.nbytes = 0  # what it had in memory when it was last measured
+        self.is_measured = False  # since it was ready
         self.workers: set[int] = set()
         self._waiting: dict[int, Order] = {}  # until the zygote is ready
         self._asked: dict[int, float] = {}  # container -> when

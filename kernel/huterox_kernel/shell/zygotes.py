@@ -7,6 +7,7 @@ kills its workers; their ends are seen through their pidfds like any other. It i
     coming ── ready ──▶ current ── a successor is ready ──▶ retired ── its last worker has ended ──▶ killed
 
 A successor imports in the background while nothing is being loaded; until it is ready the current one takes the orders.
+Its memory is promised to it first, where there is room for it, so that the switchboard knows before it is taken.
 There are RETIRED_MAX retired ones at most: until one of them ends nothing new is tried.
 
 Imports are foreign code: a zygote may hang, die or be spoilt over any of them. It is started again without that module.
@@ -84,6 +85,7 @@ class _Generations:
     coming: Zygote | None = None
     retired: list[Zygote] = field(default_factory=list)
     idle_since_s: float | None = None
+    is_promised: bool = False  # memory, to a successor
 
     def all(self) -> list[Zygote]:
         return [zygote for zygote in (self.current, self.coming, *self.retired) if zygote is not None]
@@ -94,6 +96,9 @@ class Zygotes:
 
     Args:
         is_loading: whether a worker is being made or loads its model.
+        is_changing: whether any comes or goes.
+        room: host memory that is neither held by anybody nor promised.
+        on_change: called when a zygote has become ready, or has ended.
     """
 
     def __init__(
@@ -103,16 +108,23 @@ class Zygotes:
         logs: Logs,
         config: ZygoteConfig,
         is_loading: Callable[[], bool],
+        is_changing: Callable[[], bool],
+        room: Callable[[], int],
+        on_change: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._listener = listener
         self._logs = logs
         self._config = config
         self._is_loading = is_loading
+        self._is_changing = is_changing
+        self._room = room
+        self._on_change = on_change
         self._environment = _environment(config.threads or usable_cpus(), usable_cpus())
         self._preloads = Preloads(config.modules, config.learns, load_preloads(config.file) if config.learns else {})
         self._generations: dict[Kind, _Generations] = {}
         self._loads: dict[int, _Load] = {}
+        self._nbytes: dict[Kind, int] = {}  # what a zygote takes, as far as it is known
 
     def warm(self) -> None:
         """Start the zygote of the kernel's own interpreter before it is needed. Raises OSError."""
@@ -129,6 +141,7 @@ class Zygotes:
             reason = f"the interpreter {interpreter or sys.executable} cannot be run: {exc.strerror or exc}"
             self._listener.on_fork_failed(order.container, reason, "")
             return
+        self._give_way()
         self._loads[order.container] = _Load(model, zygote)
         zygote.order(order)
 
@@ -138,6 +151,28 @@ class Zygotes:
 
     def pids(self) -> set[int]:
         return {zygote.pid for zygote in self._all()}
+
+    # Their memory.
+
+    def measured(self, nbytes: dict[int, int]) -> None:
+        """What zygotes have in memory, by pid."""
+        for kind, generations in self._generations.items():
+            for zygote in generations.all():
+                zygote.nbytes = nbytes.get(zygote.pid, 0)
+                if zygote.ready and zygote.nbytes:
+                    zygote.is_measured = True
+                    self._nbytes[kind] = zygote.nbytes
+
+    def promised_bytes(self) -> int:
+        """What zygotes will take that has not been measured yet: successors that are about to start, those that are
+        importing, and the kernel's own, which is started when it is needed.
+        """
+        promised = 0
+        for kind, generations in self._generations.items():
+            nbytes, zygotes = self._nbytes.get(kind, 0), generations.all()
+            promised += sum(max(0, nbytes - zygote.nbytes) for zygote in zygotes if not zygote.is_measured)
+            promised += nbytes * (generations.is_promised + (kind == _OWN and not zygotes))
+        return promised
 
     def learn(self, interpreter: str, imported: Imported) -> None:
         """A load has imported these modules, which its zygote did not have."""
@@ -198,8 +233,23 @@ class Zygotes:
             return
         if kind.level is not Level.LEARNED or generations.outage.is_resting(now_s):
             return
-        if len(generations.retired) < RETIRED_MAX and self._preloads.has_fresh(kind.interpreter):
+        if len(generations.retired) >= RETIRED_MAX or not self._preloads.has_fresh(kind.interpreter):
+            return
+        if generations.is_promised:
+            generations.is_promised = False
             generations.coming = self._start(kind)
+        elif current.is_measured and not self._is_changing() and self._room() >= self._nbytes[kind]:
+            generations.is_promised = True
+            self._on_change()
+
+    def _give_way(self) -> None:
+        """Nobody leaves for a successor: what was promised to one is taken back where a container has come instead."""
+        if self._room() >= 0:
+            return
+        for generations in self._generations.values():
+            if generations.is_promised:
+                generations.is_promised = False
+                self._on_change()
 
     def close(self) -> None:
         """Kill them all, and wait for their ends."""
@@ -263,9 +313,11 @@ class Zygotes:
             if generations.current is not None:
                 generations.retired.append(generations.current)
             generations.current, generations.coming = zygote, None
+        self._on_change()
 
     def on_zygote_end(self, zygote: Zygote, how: str) -> None:
         """It has ended, by itself or killed."""
+        self._on_change()
         self._forget(zygote, how)
         self._logs.release(_log_name(zygote.start.kind.interpreter))
 

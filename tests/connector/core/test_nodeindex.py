@@ -13,7 +13,9 @@ LITTLE = Need(0, None)
 
 def node(name: str, host_bytes: int = 100, slots: int = 1, **devices: int) -> Node:
     capacity = Amounts(slots, host_bytes, devices)
-    return Node(name, name.encode(), "b", "host", 1, "", capacity, capacity, POLICIES["lru"](), "lru", 0.0, 0.0)
+    return Node(
+        name, name.encode(), "b", "host", 1, "", capacity, capacity, capacity, POLICIES["lru"](), "lru", 0.0, 0.0
+    )
 
 
 def index_of(*nodes: Node) -> NodeIndex:

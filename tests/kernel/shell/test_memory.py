@@ -12,6 +12,7 @@ from huterox_kernel.shell import memory
 from huterox_kernel.shell.devices import DriverError, Reading
 from huterox_kernel.shell.memory import Memory
 from huterox_kernel.shell.processes import identity_of
+from huterox_kernel.shell.resident import Tree
 from huterox_wire.nodes import Device, DeviceFree
 
 GIB = 1024**3
@@ -65,7 +66,7 @@ def measured(driver: Any, device: str = GPU) -> memory.Held:
         if device:
             held.watch(A, device)
             await held.look_before(A)
-        return await held.measure(A, identity_of(PID))
+        return await held.measure(Tree(A, identity_of(PID)))
 
     result = run(driver, steps)
     assert isinstance(result, memory.Held)
@@ -79,7 +80,7 @@ def returned(driver: Driver, timeout_s: float = 10.0, *, is_measured: bool = Tru
         held.watch(A, GPU)
         await held.look_before(A)
         if is_measured:
-            await held.measure(A, identity_of(PID))
+            await held.measure(Tree(A, identity_of(PID)))
         return await held.await_return(A, PID, timeout_s)
 
     return bool(run(driver, steps))
@@ -216,7 +217,7 @@ def test_nothing_is_learnt_from_a_device_that_owes_memory() -> None:
         await held.look_before(A)
         other = asyncio.ensure_future(held.await_return(A, DEAD, 0.2))
         await asyncio.sleep(0)
-        await held.measure(A, identity_of(PID))
+        await held.measure(Tree(A, identity_of(PID)))
         await other
         return await held.await_return(A, PID, 0.2)
 

@@ -94,6 +94,8 @@ def _node(node: Mapping[str, Any]) -> str:
         told.append(f"held by {_some(holders, len(holders) + node.get('held_by_others', 0))}")
     if closed := node.get("closed_because"):
         told.append(f"takes no loads: {closed}")
+    if base_mb := node.get("base_mb"):
+        told.append(f"all its containers share {megabytes(base_mb)}")
     if taken := node.get("taken_by_others"):
         told.append(f"others have taken {amounts_text(taken)}")
     return "; ".join(told)

@@ -84,10 +84,15 @@ def _devices(row: Row) -> str:
 
 
 def _memory_used(row: Row) -> str:
-    """Where others have taken memory of what the node may give, that too: `300 MB of 4.0 GB, others have 1.2 GB`."""
+    """With what all containers share, and what others have taken of what the node may give, where there is any.
+
+    `300 MB (40 MB shared) of 4.0 GB, others have 1.2 GB`
+    """
+    base_mb = row.get("host_mb_base", 0)
+    shared = f" ({megabytes(base_mb)} shared)" if base_mb else ""
     taken_mb = row["host_mb"] - row.get("host_mb_limit", row["host_mb"])
     taken = f", others have {megabytes(taken_mb)}" if taken_mb > 0 else ""
-    return f"{megabytes(row['host_mb_used'])} of {megabytes(row['host_mb'])}{taken}"
+    return f"{megabytes(row['host_mb_used'])}{shared} of {megabytes(row['host_mb'])}{taken}"
 
 
 def more_memory(row: Row) -> str:
