@@ -62,6 +62,9 @@ class KernelConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
     lease_socket: str = ""  # where lanes are fetched; empty: lanes.sock in `dir`
     lease_uids: list[Annotated[int, msgspec.Meta(ge=0)]] = field(default_factory=list)  # beside the kernel's own, and 0
 
+    hang_grace_s: Seconds = 5.0  # for a worker to come back after a call's deadline, or to look at calls that wait
+    drain_grace_s: Seconds = 30.0  # for a container that leaves: nothing has moved for so long, and it is ended
+
     heartbeat_s: Seconds = 1.0  # until the switchboard says
     footprint_period_s: Seconds = 5.0
     close_grace_s: Seconds = 5.0  # for workers to end when the kernel ends, or after a load that failed

@@ -18,6 +18,7 @@ from huterox_shm.layout import (
     REPLY,
     REQUEST_RELEASED,
     REQUESTS_TOLD,
+    RUNNING_UNTIL,
     STATE,
     LaneCounters,
     LaneLayout,
@@ -356,6 +357,15 @@ class CallerEnd(End):
     def counters(self) -> LaneCounters:
         """What the container counts in the header, now; for a lane that counts elsewhere (see `ledger`), zeros."""
         return read_counters(self._words[COUNTERS])
+
+    @property
+    def running_until(self) -> int:
+        """The deadline of the call that runs, as `counters` (see `layout.RUNNING_UNTIL`)."""
+        return int(self._words[COUNTERS.start + RUNNING_UNTIL])
+
+    def is_unheard(self) -> bool:
+        """Has the container not looked since the doorbell was rung last?"""
+        return self._peer_bell.is_rung()
 
     def _refuse(self) -> NoReturn:
         if self.state == DRAINING:

@@ -40,10 +40,11 @@ class ContainerEnd(End):
 
     Every request that was taken is answered with one final reply; `open_count` have none yet. `took_calls_only` says
     of the last `take` that it had neither cancellations nor definitions. `header` is the lane's first page as words:
-    before anything of a call runs, its id goes to `header[BEGUN]`.
+    before anything of a call runs, its id goes to `header[BEGUN]`, and its deadline to `counts[RUNNING_UNTIL]`.
     """
 
     __slots__ = (
+        "counts",
         "header",
         "open_count",
         "took_calls_only",
@@ -52,7 +53,6 @@ class ContainerEnd(End):
         "_calls_done",
         "_calls_max",
         "_calls_taken",
-        "_counters",
         "_definitions",
         "_errors",
         "_late",
@@ -75,7 +75,7 @@ class ContainerEnd(End):
         self._late: deque[tuple[int, ...]] = deque()  # final answers that found no place in the ring
         self._calls_max = calls_max(self._entries)
         self._calls_taken = self._definitions = self._calls_done = self._errors = self._busy_us = 0
-        self._counters = self._words[COUNTERS] if counters is None else counters
+        self.counts = self._words[COUNTERS] if counters is None else counters
         self._publish: Any = self._producer.publish
 
     @classmethod
@@ -174,7 +174,7 @@ class ContainerEnd(End):
         if open_count > self._calls_max:
             raise PeerProtocolError(f"{open_count} calls in flight; at most {self._calls_max} may be")
         self._calls_taken = taken
-        self._counters[CALLS_TAKEN] = taken - self._definitions
+        self.counts[CALLS_TAKEN] = taken - self._definitions
         if self._late:
             self._publish_late()
         if consumer.consumed - consumer.acknowledged >= self._acknowledge_at:
@@ -274,7 +274,7 @@ class ContainerEnd(End):
             published = producer.published
         count = published - producer.flushed
         producer.flushed = published
-        counters = self._counters  # first: who has seen an answer finds it counted
+        counters = self.counts  # first: who has seen an answer finds it counted
         counters[CALLS_DONE] = self._calls_done
         counters[BUSY_US] = self._busy_us
         counters[ACTIVITY_US] = monotonic_ns() // 1000
@@ -321,7 +321,7 @@ class ContainerEnd(End):
 
     def count_error(self) -> None:
         """The call has ended in an error."""
-        self._errors = self._counters[ERRORS] = self._errors + 1
+        self._errors = self.counts[ERRORS] = self._errors + 1
 
     def reserve_all(self) -> None:
         """Give pages to the whole lane. Raises LaneFull: the system has not so many."""
@@ -338,7 +338,7 @@ class ContainerEnd(End):
 
     def close(self) -> None:
         super().close()
-        self._publish = self._counters = self.header = self._ring_peer
+        self._publish = self.counts = self.header = self._ring_peer
 
     def _finals_due(self) -> int:
         return self.open_count

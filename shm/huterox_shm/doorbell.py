@@ -9,6 +9,7 @@ has stuffed the doorbell besides, until somebody else who has it empties it (`un
 
 import functools
 import os
+import select
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -63,6 +64,12 @@ class Doorbell:
             self.ring(BELL)
         except BlockingIOError:  # the count is at its end: the doorbell is readable as it is
             pass
+
+    def is_rung(self) -> bool:
+        """Was it rung since it was read last?"""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def unstuff(self) -> bool:
         """Has a peer stuffed it? Then empty it, so that whoever hangs in `ring` goes on. Never waits."""

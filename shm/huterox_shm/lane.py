@@ -50,11 +50,13 @@ from huterox_shm.layout import (
     DRAINING,
     ERROR,
     INDIRECT,
+    NO_END,
     OPEN,
     PAGE_NBYTES,
     PART,
     REPLY,
     REQUEST_RELEASED,
+    RUNNING_UNTIL,
     STATE,
     STREAM,
     LaneCounters,
@@ -79,10 +81,12 @@ __all__ = [
     "LaneCounters",
     "LaneDescriptors",
     "LaneWatch",
+    "NO_END",
     "OPEN",
     "PART",
     "REPLY",
     "REQUEST_RELEASED",
+    "RUNNING_UNTIL",
     "Reply",
     "Request",
     "STATE",
@@ -202,6 +206,10 @@ class LaneWatch:
         """The lane is over. Wakes both ends, whose `take` then raises LaneDead."""
         if not self._closed:
             self._set_state(DEAD)
+
+    def is_unheard(self) -> bool:
+        """Has the container not looked since its caller has rung last?"""
+        return not self._closed and self._bells[0].is_rung()
 
     def unstuff(self) -> bool:
         """Free whoever hangs in a doorbell that a peer has stuffed; was there one? Never waits."""

@@ -13,7 +13,8 @@
     header page: u64 words, each writer on cache lines of its own
        0 magic | 1 version | 2 generation | 3 ring_entries | 4 request_half_nbytes | 5 reply_half_nbytes   written once
       16 state                                                                      written by who ends the lane
-      32 calls_taken | 33 calls_done | 34 errors | 35 busy_us | 36 activity_us            container (see `ledger`)
+      32 calls_taken | 33 calls_done | 34 errors | 35 busy_us | 36 activity_us | 37 running_until
+                                                                                   container (see `ledger`)
       40 begun | 41 pinned                                                                               container
       48 replies told                                                                                    container
       56 requests told                                                                                   caller
@@ -77,13 +78,16 @@ OPEN: Final = 1
 DRAINING: Final = 2
 DEAD: Final = 3
 
-COUNTERS: Final = slice(32, 37)
+COUNTERS: Final = slice(32, 38)
 """Where the header counts; the same words in the same order may lie elsewhere (see `ledger`)."""
 CALLS_TAKEN: Final = 0
 CALLS_DONE: Final = 1
 ERRORS: Final = 2
 BUSY_US: Final = 3
 ACTIVITY_US: Final = 4
+RUNNING_UNTIL: Final = 5
+"""The deadline of the call that runs, in microseconds; NO_END where it has none, 0 where none runs."""
+NO_END: Final = (1 << 64) - 1
 
 BEGUN: Final = 40
 """The highest id of a call that the container has begun. Calls are begun in the order of their ids."""

@@ -3,7 +3,8 @@
 Problem: hits, usage and the replacer live on counters, and a caller can write everything that lies in its lane. Idea: a
 small memfd of its own, which only the kernel and the container map; one line of 64 bytes, its slot, for each lane.
 
-    slot: 0 calls_taken | 1 calls_done | 2 errors | 3 busy_us | 4 activity_us | 5-7 zero      u64, by the container
+    slot: 0 calls_taken | 1 calls_done | 2 errors | 3 busy_us | 4 activity_us | 5 running_until | 6-7 zero
+                                                                                                 u64, by the container
 
 The kernel clears a slot before it gives it to another lane, and after the container has let go of it: one writer at a
 time. The container is believed about itself; that is all that it can lie about.
@@ -14,7 +15,7 @@ import os
 from typing import Any, Final, Self
 
 from huterox_shm.errors import HandoverError
-from huterox_shm.layout import LaneCounters, read_counters
+from huterox_shm.layout import RUNNING_UNTIL, LaneCounters, read_counters
 from huterox_shm.segment import check_seals, create_memfd, map_memory, reserve_pages
 
 SLOT_NBYTES: Final = 64
@@ -76,6 +77,10 @@ class Ledger:
     def read(self, index: int) -> LaneCounters:
         """What has been counted for one lane. Raises as `slot`."""
         return read_counters(self.slot(index))
+
+    def running_until(self, index: int) -> int:
+        """The deadline of the call of this lane that runs (see `layout.RUNNING_UNTIL`). Raises as `slot`."""
+        return int(self._words[index * _SLOT_WORDS + RUNNING_UNTIL])
 
     def clear(self, index: int) -> None:
         """Make a slot ready for another lane. Raises as `slot`."""

@@ -64,7 +64,15 @@ class Caller:
         self.sock.close()
         self.end.close()
 
-    def send(self, method: str = "predict", *, stream: bool = False, anyway: bool = False, **values: Any) -> int:
+    def send(
+        self,
+        method: str = "predict",
+        *,
+        stream: bool = False,
+        anyway: bool = False,
+        deadline_us: int = 0,
+        **values: Any,
+    ) -> int:
         """Publish a call; returns its id. `anyway`: whatever state the lane is in."""
         params, specs, buffers = split_values(values)
         meta = encode_meta(CallMeta(method, params, specs))
@@ -75,7 +83,8 @@ class Caller:
         assert len(head) == HEADER_NBYTES + len(meta)
         offset = (self.end._claim if anyway else self.end.claim)(len(frame))
         self.end.write_view(offset, len(frame))[:] = frame
-        call_id = self.end.publish_call(None, offset, len(frame), flags=STREAM if stream else 0)
+        flags = STREAM if stream else 0
+        call_id = self.end.publish_call(None, offset, len(frame), flags=flags, deadline_us=deadline_us)
         self.end.flush()
         return call_id
 

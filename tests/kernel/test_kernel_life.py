@@ -261,7 +261,7 @@ def test_close_kills_after_its_grace_and_fails_what_was_not_done(switchboard: Sw
     queued = switchboard.call(A, seconds=60.0)
     switchboard.tell_close(A, grace_s=0.3)
     event = switchboard.event(A, "gone")
-    assert event.cause == "closed"
+    assert event.cause == "hung"
     assert "killed: it did not end within its grace" in event.reason
     assert switchboard.answer(running).error.details["executed"] == "maybe"
     assert switchboard.answer(queued).kind is Kind.CALL  # handed back: nothing of it has run

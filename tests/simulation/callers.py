@@ -159,7 +159,7 @@ class Callers:
         self._world.on(happened.CallReturned(kernel.identity, *sent, frames, len(header) + nbytes))
 
     def _served(self, kernel: SimKernel, container: SimContainer, sent: Sent) -> None:
-        if not kernel.alive or container.id not in kernel.containers or sent not in container.calls:
+        if not kernel.alive or container.id not in kernel.containers or sent not in container.calls or container.hangs:
             return
         if self._world.random.random() < 0.05:
             self.answer(kernel, sent, Kind.PART)

@@ -328,6 +328,13 @@ class Kernels:
         took_s = self._world.random.uniform(0.5, 2.0) if slow else self._world.random.uniform(0.01, 0.3)
         self._world.after(took_s, lambda: self.gone(kernel, container, "closed", "closed"))
 
+    def hang(self, kernel: SimKernel, container: SimContainer) -> None:
+        """Its calls do not come back; its kernel sees that after a while, and ends it."""
+        container.hangs = True
+        self._world.seen["hung"] += 1
+        grace_s = self._world.random.uniform(0.5, 3.0)
+        self._world.after(grace_s, lambda: self.gone(kernel, container, "hung", "it did not come back"))
+
     def gone(self, kernel: SimKernel, container: SimContainer, cause: Any, reason: str) -> None:
         """A container has ended, and its memory is back."""
         world = self._world

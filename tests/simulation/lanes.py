@@ -173,7 +173,7 @@ class Lanes:
             world.after(world.random.expovariate(1 / 0.05), lambda: self._served(lane, totals))
 
     def _served(self, lane: SimLane, totals: Totals) -> None:
-        if lane.ended:
+        if lane.ended or lane.container.hangs:
             return
         lane.in_flight -= 1
         totals.errors += self._world.random.random() < 0.1

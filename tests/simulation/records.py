@@ -49,6 +49,7 @@ class SimContainer:
     made_for: str  # the creation of the service that it is dedicated to; empty: shared
     zygote: "SimZygote | None" = None
     state: str = "creating"
+    hangs: bool = False  # it answers nothing any more, whatever it is told
     pid: int = 0
     calls: set[tuple[bytes, int]] = field(default_factory=set)  # routed ones: route, request id
     routed: int = 0  # calls taken, in all

@@ -19,6 +19,7 @@ ENDS = """
 OTHERS = """
     restart adopted hit reused forwarded returned borrowed
     lane lane.call lane.refused leaves.evict leaves.reclaim leaves.move
+    hung succeeded
 """
 
 

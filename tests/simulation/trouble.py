@@ -33,6 +33,7 @@ class Trouble:
             self._drain_or_resume: 1,
             self._evict: 1.2,
             self._crash: 1.5,
+            self._hang: 1,
             self._grow: 2,
             self._succeed: 1,
             self._take_memory: 2,
@@ -113,6 +114,13 @@ class Trouble:
         if kernel is not None and kernel.containers:
             container = self._world.random.choice(list(kernel.containers.values()))
             self._world.kernels.gone(kernel, container, "crashed", "killed by SIGKILL")
+
+    def _hang(self) -> None:
+        """A model that never returns."""
+        kernel = self._kernel()
+        ready = [c for c in kernel.containers.values() if c.state == "ready"] if kernel is not None else []
+        if kernel is not None and ready:
+            self._world.kernels.hang(kernel, self._world.random.choice(ready))
 
     def _grow(self) -> None:
         """A container takes more than before, of what is free."""

@@ -51,7 +51,8 @@ def test_every_call_of_every_tenant_is_answered(observed: Observed) -> None:
 
 def test_memory_is_never_given_away_twice(observed: Observed) -> None:
     assert len(observed.node_rows) > 10
-    assert all(row["host_mb_used"] <= row["host_mb"] == HOST_MB for row in observed.node_rows)
+    told = [(row["host_mb_used"], row["host_mb_base"], row["containers"]) for row in observed.node_rows]
+    assert all(row["host_mb_used"] <= row["host_mb"] == HOST_MB for row in observed.node_rows), told
     assert max(row["containers"] for row in observed.node_rows) >= 4
 
 

@@ -209,13 +209,13 @@ class ContainerEvent(Struct, omit_defaults=True):
     `what`: "loading" (the process exists), "ready" (loaded and warmed up), "gone" (the process has ended and its
     memory is back), "drained" (no lane of a caller's is left, and none will be granted), "lane_broken" (a caller wrote
     nonsense into its lane, which was ended; `reason` names the service). `cause` of gone: "closed", "load_failed",
-    "crashed", "load_timeout", "refused".
+    "crashed", "load_timeout", "hung" (it did not come back, from a call or for its end), "refused".
     """
 
     container: int
     what: Literal["loading", "ready", "gone", "drained", "lane_broken"]
     pid: int = 0
-    cause: Literal["", "closed", "load_failed", "crashed", "load_timeout", "refused"] = ""
+    cause: Literal["", "closed", "load_failed", "crashed", "load_timeout", "hung", "refused"] = ""
     reason: str = ""  # for people: signal or exit code, the error's first line
     traceback: str = ""
     host_bytes: int = 0

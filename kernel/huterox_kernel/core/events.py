@@ -116,6 +116,14 @@ class WorkerBroken:
 
 
 @dataclass(slots=True, frozen=True)
+class WorkerHung:
+    """The worker does not come back (see `hangs`)."""
+
+    container: int
+    reason: str
+
+
+@dataclass(slots=True, frozen=True)
 class WorkerEnded:
     """The process has ended. `how` is for people: "killed by SIGKILL", "exited with code 3"."""
 
@@ -164,6 +172,7 @@ Event = (
     | WorkerReady
     | WorkerFailed
     | WorkerBroken
+    | WorkerHung
     | WorkerEnded
     | MemoryReturned
     | FootprintMeasured

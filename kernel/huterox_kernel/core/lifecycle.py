@@ -26,7 +26,7 @@ class Step(StrEnum):
     LOADED = "loaded"  # the model has loaded and warmed up
     FAILED = "failed"  # the worker says that it cannot go on
     BROKEN = "broken"  # it wrote nonsense into its lane or control socket
-    OVERDUE = "overdue"  # its deadline has passed: of the load, of the grace, or of the memory's return
+    OVERDUE = "overdue"  # its time has passed: of the load, of a call and the grace after it, or of the memory's return
     CLOSE = "close"  # it was told to end
     EXITED = "exited"  # the process has ended, and may still hold memory on its device
     ENDED = "ended"  # the process has ended, or never came to be, and nothing of it is left
@@ -51,6 +51,7 @@ TRANSITIONS: dict[State, dict[Step, State]] = {
     State.READY: {
         Step.FAILED: State.CLOSING,
         Step.BROKEN: State.CLOSING,
+        Step.OVERDUE: State.CLOSING,
         Step.CLOSE: State.CLOSING,
         Step.EXITED: State.RETURNING,
         Step.ENDED: State.GONE,

@@ -8,7 +8,7 @@ from huterox_kernel.core.lifecycle import State, Step, after
 from huterox_wire import ids
 from huterox_wire.nodes import ContainerReport, ContainerState, ModelSpec
 
-Cause = Literal["", "closed", "load_failed", "crashed", "load_timeout", "refused"]
+Cause = Literal["", "closed", "load_failed", "crashed", "load_timeout", "hung", "refused"]
 
 HISTORY_MAX: Final = 8
 MIB: Final = 1024 * 1024

@@ -46,6 +46,7 @@ from huterox_kernel.core.events import (
     WorkerEnded,
     WorkerFailed,
     WorkerForked,
+    WorkerHung,
     WorkerProgressed,
     WorkerReady,
 )
@@ -99,6 +100,7 @@ class Supervisor:
             WorkerReady: self._on_ready,
             WorkerFailed: self._on_failed,
             WorkerBroken: self._on_broken,
+            WorkerHung: self._on_hung,
             WorkerEnded: self._on_ended,
             MemoryReturned: self._on_returned,
             FootprintMeasured: self._on_measured,
@@ -132,6 +134,10 @@ class Supervisor:
     def is_changing(self) -> bool:
         """Does any container come or go? What goes may make room for one that is not ordered yet."""
         return any(record.draining or record.state is not State.READY for record in self._records.values())
+
+    def serving(self) -> list[int]:
+        """Containers that take calls, or finish them."""
+        return [record.container for record in self._records.values() if record.state is State.READY]
 
     def pids(self) -> dict[int, int]:
         """Container -> pid, of all that have a process."""
@@ -341,6 +347,14 @@ class Supervisor:
         record.blame("crashed", reason)
         return [RefuseCalls(record.container), *self._kill(record)]
 
+    def _on_hung(self, event: WorkerHung, now_s: float) -> list[Effect]:
+        record = self._living(event.container)
+        if record is None or record.state is not State.READY:
+            return []  # it is on its way out, and is killed in the end
+        record.take(Step.OVERDUE)
+        record.blame("hung", event.reason)
+        return [RefuseCalls(record.container), *self._kill(record)]
+
     def _end(self, record: Record, step: Step, cause: Cause, reason: str, traceback: str, now_s: float) -> list[Effect]:
         """The worker is about to end by itself: give it the grace, then kill it."""
         was_closing = record.state is State.CLOSING
@@ -419,6 +433,7 @@ class Supervisor:
             limit_s = record.load_timeout_s
             record.blame("load_timeout", f"not ready after {limit_s:g} s, in stage {record.stage}")
         elif record.cause == "closed":
+            record.cause = "closed" if self._shutting_down else "hung"
             record.reason = f"{record.reason} (killed: it did not end within its grace)"
         record.take(Step.OVERDUE)
         return self._kill(record)

@@ -40,8 +40,10 @@ from huterox_kernel.core.events import (
     StartFailed,
     Ticked,
     WorkerBroken,
+    WorkerHung,
     WorkerReady,
 )
+from huterox_kernel.core.hangs import Hangs, together
 from huterox_kernel.core.leases import LeaseLimits, LeaseTable
 from huterox_kernel.core.supervisor import Supervisor
 from huterox_kernel.shell import probes, processes
@@ -66,6 +68,7 @@ _log: Final = logging.getLogger("huterox.kernel")
 
 TICK_S_MAX: Final = 60.0
 ZYGOTE_LOOK_S: Final = 1.0
+HANG_LOOK_S: Final = 1.0
 
 
 class Daemon:
@@ -142,6 +145,7 @@ class Daemon:
             self._memory,
             self._base_bytes,
         )
+        self._hangs = Hangs(config.hang_grace_s, config.drain_grace_s)
         self._ordered_s: dict[int, float] = {}  # of containers that are not ready yet
         self._queue: list[Event] = []
         self._feeding = False
@@ -160,6 +164,7 @@ class Daemon:
         self._every(lambda: self._supervisor.heartbeat_s, self._reports.beat)
         self._every(lambda: self._config.footprint_period_s, self._look_around)
         self._every(lambda: ZYGOTE_LOOK_S, self._look_at_zygotes)
+        self._every(lambda: HANG_LOOK_S, self._look_for_hangs)
         try:
             await self._exit
         finally:
@@ -213,6 +218,8 @@ class Daemon:
             case RefuseLane(asked=asked, error=error):
                 self._leases.refuse_asked(asked, error)
             case DrainLanes(container=container, service=service):
+                if not service:
+                    self._hangs.drain(container, time.monotonic())
                 self._leases.drain_service(container, service) if service else self._leases.drain(container)
             case AskToClose(container=container):
                 self._leases.drain(container)
@@ -263,6 +270,7 @@ class Daemon:
     def _discard(self, container: int) -> None:
         self._reports.end(container)
         self._ordered_s.pop(container, None)
+        self._hangs.forget(container)
         self._leases.discard(container)
         self._lanes.discard(container)
         self._workers.discard(container)
@@ -342,6 +350,15 @@ class Daemon:
         await self._measure_all()
         self._lanes.trim_idle()
         processes.reap_adopted(self._zygotes.pids() | self._workers.pids())
+
+    def _look_for_hangs(self) -> None:
+        now_s = time.monotonic()
+        for container in self._supervisor.serving():
+            own = self._lanes.sight(container)
+            if own is not None:
+                sight = together([own, *self._leases.sights(container)])
+                if reason := self._hangs.look(container, sight, now_s):
+                    self._feed(WorkerHung(container, reason))
 
     def _look_at_zygotes(self) -> None:
         self._zygotes.look(time.monotonic())

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 import zmq
 
+from huterox_kernel.core.hangs import Sight
 from huterox_kernel.core.records import text_of
 from huterox_kernel.shell.link import Link
 from huterox_shm.errors import LaneDead, LaneFull, LaneTooSmall, PeerProtocolError, ShmError
@@ -214,6 +215,15 @@ class Lanes:
         calls += [call for lane in self._lanes.values() for call in lane.failed]
         calls += [call for lost in self._lost.values() for call, _ in lost]
         return [int.from_bytes(call.route[NUMBER], "little") for call in calls]
+
+    def sight(self, container: int) -> Sight | None:
+        """What is seen from outside of how the worker serves this lane; None where there is no such lane."""
+        lane = self._lanes.get(container)
+        if lane is None or lane.unsent:  # it may have answered what is not taken now
+            return None
+        counts = lane.end.counters()
+        moved = counts.calls_taken + counts.calls_done + counts.activity_us
+        return Sight(lane.end.running_until, moved, lane.end.is_unheard(), bool(lane.end.calls))
 
     # Calls, on their way in.
 

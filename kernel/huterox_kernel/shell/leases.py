@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 
 from huterox_kernel.core.events import Asked, Event, LaneBroke, LanesDrained
+from huterox_kernel.core.hangs import Sight
 from huterox_kernel.core.leases import CONTAINER_LANES_MAX, Lane, LeaseTable, Phase
 from huterox_kernel.shell.guard import Guard
 from huterox_kernel.shell.handover import Connection, Handover
@@ -155,6 +156,18 @@ class Leases:
             usage.report([(lane.service, counts) for lane, counts in counted], time.monotonic_ns() // 1000),
             list(dict.fromkeys(lane.service for lane in open_lanes)),
         )
+
+    def sights(self, container: int) -> list[Sight]:
+        """What is seen from outside of how the worker serves its callers' lanes."""
+        if (ledger := self._ledgers.get(container)) is None:
+            return []
+        sights = []
+        for lane in self._table.lanes(container):
+            counts, held = ledger.read(lane.slot), self._held.get(lane.lane)
+            moved = counts.calls_taken + counts.calls_done + counts.activity_us
+            unheard = held is not None and held.watch.is_unheard()
+            sights.append(Sight(ledger.running_until(lane.slot), moved, unheard, True))
+        return sights
 
     def discard(self, container: int) -> None:
         """The container has ended, and what its lanes did has been read for the last time; callers hear by `end`."""

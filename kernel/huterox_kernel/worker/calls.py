@@ -32,9 +32,11 @@ from huterox_shm.lane import (
     DEFINES,
     ERROR,
     INDIRECT,
+    NO_END,
     PART,
     REPLY,
     REQUEST_RELEASED,
+    RUNNING_UNTIL,
     STREAM,
     ContainerEnd,
     Request,
@@ -87,6 +89,7 @@ class Calls:
         self._overtaken: dict[int, Plan | HuteroxError] = {}  # queued calls whose number has come to mean another form
         self._stream_room_wait_s = stream_room_wait_s
         self._header = lane.header
+        self._counts = lane.counts
         self._running = 0
         self._plan: Plan | None = None  # of the running call
         self._cancelled = False  # the running call
@@ -128,6 +131,7 @@ class Calls:
 
     def _flush(self, calls: int, busy_ns: int) -> None:
         """Hot path. Count the calls of a batch and make their answers visible."""
+        self._counts[RUNNING_UNTIL] = 0
         self.lane.count(calls, busy_ns // 1000)
         self.lane.flush()
 
@@ -210,6 +214,7 @@ class Calls:
             return self._run_any(item, now_ns)
         # Before anything of the call runs: should the process die, nobody must call it unstarted.
         self._header[BEGUN] = call_id
+        self._counts[RUNNING_UNTIL] = deadline_us or NO_END  # whoever does not come back is ended some time after it
         lane = self.lane
         if deadline_us and now_ns > deadline_us * 1000:
             return self._end(item, self._write_error(item, _late(deadline_us, now_ns)), [])
@@ -257,6 +262,7 @@ class Calls:
     def _run_any(self, item: Item, now_ns: int) -> int:
         """The same for every other call."""
         self._running = self._header[BEGUN] = item[2]
+        self._counts[RUNNING_UNTIL] = item[6] or NO_END
         self._cancelled = False
         self._answers.told_ns = now_ns
         blocks: list[RequestBytes] = []

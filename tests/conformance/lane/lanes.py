@@ -52,6 +52,9 @@ class MemoryBell:
         except BlockingIOError:
             pass
 
+    def is_rung(self):
+        return self.count > 0
+
     def fileno(self):
         raise NotImplementedError("a lane in a bytearray cannot be polled")
 

@@ -98,7 +98,7 @@ def test_lane_that_counts_elsewhere_leaves_the_header_alone(make_lane):
         lane.container.count(1, 10)
         lane.container.count_error()
     lane.container.flush()
-    assert bytes(lane.memory[counters]) == bytes(40)
+    assert bytes(lane.memory[counters]) == bytes(48)
     assert lane.caller.counters() == LaneCounters(0, 0, 0, 0, 0)
     assert words.tolist()[5:] == [0, 0, 0]
     lane.close()
@@ -107,7 +107,7 @@ def test_lane_that_counts_elsewhere_leaves_the_header_alone(make_lane):
 def test_caller_that_forges_counters_in_its_header_changes_nothing_elsewhere(make_lane):
     words = memoryview(bytearray(64)).cast("Q")
     lane = make_lane(counters=words)
-    lane.memory[8 * COUNTERS.start : 8 * COUNTERS.stop] = b"\xff" * 40
+    lane.memory[8 * COUNTERS.start : 8 * COUNTERS.stop] = b"\xff" * 48
     for call_id in open_calls(lane, 3):
         answer(lane.container, call_id)
         lane.container.count(1, 10)

@@ -18,6 +18,7 @@ LEGAL = [
     (State.LOADING, Step.ENDED, State.GONE),
     (State.READY, Step.FAILED, State.CLOSING),
     (State.READY, Step.BROKEN, State.CLOSING),
+    (State.READY, Step.OVERDUE, State.CLOSING),
     (State.READY, Step.CLOSE, State.CLOSING),
     (State.READY, Step.EXITED, State.RETURNING),
     (State.READY, Step.ENDED, State.GONE),

@@ -33,6 +33,7 @@ from huterox_kernel.core.events import (
     WorkerEnded,
     WorkerFailed,
     WorkerForked,
+    WorkerHung,
     WorkerProgressed,
     WorkerReady,
 )
@@ -332,7 +333,7 @@ def test_a_worker_that_does_not_end_in_its_grace_is_killed() -> None:
     assert core.on(Ticked(), 6.0) == [KillWorker(A)]
     assert core.next_deadline_s() is None
     event = gone(core.on(WorkerEnded(A, "killed by SIGKILL"), 6.1))
-    assert (event.cause, event.reason) == ("closed", "evicted (killed: it did not end within its grace)")
+    assert (event.cause, event.reason) == ("hung", "evicted (killed: it did not end within its grace)")
 
 
 @pytest.mark.parametrize("grace_s", [0.0, -1.0, math.nan])
@@ -473,3 +474,23 @@ def test_create_is_refused_while_shutting_down() -> None:
     (effect,) = core.on(create(B), 1.0)
     assert isinstance(effect, Report)
     assert effect.event.reason == "the kernel is shutting down"
+
+
+def test_a_worker_that_hangs_is_killed_and_its_calls_are_failed_as_for_any_death() -> None:
+    core = supervisor()
+    ready(core)
+    assert core.serving() == [A]
+    assert core.on(WorkerHung(A, "it did not come back"), 1.0) == [RefuseCalls(A), KillWorker(A)]
+    assert core.serving() == []
+    assert core.on(WorkerHung(A, "seen once more"), 1.1) == []
+    effects = core.on(WorkerEnded(A, "killed by SIGKILL"), 1.2)
+    assert FailCalls(A, "it did not come back") in effects
+    assert (gone(effects).cause, gone(effects).reason) == ("hung", "it did not come back")
+
+
+def test_a_worker_that_is_killed_for_the_kernels_own_end_did_not_hang() -> None:
+    core = supervisor()
+    ready(core)
+    core.on(ShutdownOrdered("the kernel was told to end"), 1.0)
+    core.on(Ticked(), 100.0)
+    assert gone(core.on(WorkerEnded(A, "killed by SIGKILL"), 100.1)).cause == "closed"
