@@ -5,11 +5,13 @@ has seen, so that a paused old owner cannot close what a new one opened. A kerne
 with `ContainerEvent`s and tells what it sees in its heartbeat.
 """
 
+from math import isnan
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Struct, field
 
+from huterox_wire.limits import NAME_NBYTES_MAX
 from huterox_wire.meta import Name, meta_decoder
 
 HOST_ID_NBYTES_MAX: Final = 64
@@ -24,6 +26,12 @@ EPOCH_MAX: Final = 2**53
 REVISION_NBYTES_MAX: Final = 64
 """What tells one deployment of a model from another, counted in Unicode code points."""
 
+SPEC_NBYTES_MAX: Final = 256 * 1024
+"""A ModelSpec as msgpack: it travels in CREATE, beside more, and is kept for each model."""
+
+COUNT_MAX: Final = 2**31
+Text = Annotated[str, msgspec.Meta(max_length=NAME_NBYTES_MAX)]
+Path = Annotated[str, msgspec.Meta(max_length=4096)]
 Epoch = Annotated[int, msgspec.Meta(ge=0, le=EPOCH_MAX)]
 Revision = Annotated[str, msgspec.Meta(max_length=REVISION_NBYTES_MAX)]
 
@@ -75,21 +83,26 @@ class ModelSpec(Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=
     """A model file (see interfaces): what to load and how. `source_dir` is where relative paths in `entry` start."""
 
     name: Name
-    version: str = "1"
-    algorithm: str = ""
+    version: Text = "1"
+    algorithm: Text = ""
     runtime: Literal["python", "torchscript"] = "python"
     entry: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
     device: Literal["cpu", "cuda", "any"] = "cpu"
     idempotent: bool = False
-    services_per_container: Annotated[int, msgspec.Meta(ge=1)] = 10
-    replicas_max: Annotated[int, msgspec.Meta(ge=1)] = 8
+    services_per_container: Annotated[int, msgspec.Meta(ge=1, le=COUNT_MAX)] = 10
+    replicas_max: Annotated[int, msgspec.Meta(ge=1, le=COUNT_MAX)] = 8
     idle_timeout_s: Annotated[float, msgspec.Meta(ge=0)] = 600.0
     load_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 120.0
-    interpreter: str = ""
-    source_dir: str = ""
+    interpreter: Path = ""
+    source_dir: Path = ""
     params: dict[str, Any] = field(default_factory=dict)
     resources: Resources = field(default_factory=Resources)
     inputs: dict[str, InputSpec] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("idle_timeout_s", "load_timeout_s"):
+            if isnan(getattr(self, name)):  # which passes every comparison, or none
+                raise ValueError(f"{name} is not a number")
 
 
 class LaneUsage(Struct, array_like=True, gc=False):

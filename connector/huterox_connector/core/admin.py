@@ -7,7 +7,7 @@ answered; then the next is checked. So a check always sees everything that was a
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -36,6 +36,9 @@ from huterox_wire.ids import id_of
 from huterox_wire.kinds import Kind
 from huterox_wire.meta import AdminMeta, AdminReplyMeta
 from huterox_wire.nodes import LogArgs
+
+SAID_MAX: Final = 500
+"""Characters of what is wrong with arguments."""
 
 
 @dataclass(slots=True)
@@ -107,7 +110,10 @@ class Admin:
             return msgspec.convert(request.meta.args, args_type)
         except (msgspec.ValidationError, RecursionError) as exc:
             fields = [field.name for field in msgspec.structs.fields(args_type)]
-            raise InvalidInput(f"verb {request.meta.verb!r}: {exc} (arguments: {', '.join(fields) or 'none'})") from exc
+            why = str(exc)
+            if len(why) > SAID_MAX:  # it names a field that may be as long as a message
+                why = f"{why[:SAID_MAX]}…"
+            raise InvalidInput(f"verb {request.meta.verb!r}: {why} (arguments: {', '.join(fields) or 'none'})") from exc
 
     def _answer(self, request: AdminRequested, result: Any) -> Answer:
         return Answer(request.caller, request.request_id, AdminReplyMeta(result))

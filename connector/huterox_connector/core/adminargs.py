@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from huterox_wire.meta import Name
-from huterox_wire.nodes import ModelSpec
+from huterox_wire.nodes import ModelSpec, Text
 
 Info = dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=256)]]
 
@@ -23,14 +23,14 @@ class DeployArgs(Args):
 
 
 class UndeployArgs(Args):
-    name: str
+    name: Text
     force: bool = False
 
 
 class CreateArgs(Args):
     name: Name
     model: Name
-    tenant: str = ""
+    tenant: Text = ""
     tier: Literal["shared", "dedicated", "pinned"] = "shared"
     lend: bool = False
     in_flight_max: Annotated[int, Meta(ge=0, le=2**31)] = 0
@@ -40,8 +40,8 @@ class CreateArgs(Args):
 class ServiceArgs(Args):
     """Of `delete`, `pin` and `unpin`."""
 
-    name: str
-    tenant: str = ""
+    name: Text
+    tenant: Text = ""
 
 
 class NodeArgs(Args):
@@ -53,18 +53,18 @@ class NodeArgs(Args):
 class PageArgs(Args):
     """Of lists: rows after the one that `after` names, as the last page's `next` says."""
 
-    after: str = ""
+    after: Text = ""
 
 
 class ServicesArgs(Args):
-    tenant: str = ""
-    after: str = ""
+    tenant: Text = ""
+    after: Text = ""
 
 
 class UsageArgs(Args):
-    tenant: str = ""
+    tenant: Text = ""
     by: Literal["tenant", "service"] = "tenant"
-    after: str = ""
+    after: Text = ""
 
 
 class EventsArgs(Args):
@@ -75,15 +75,15 @@ class EventsArgs(Args):
     after: int = 0
     before: Annotated[int, Meta(ge=0)] = 0
     limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
-    subject: str = ""
+    subject: Text = ""
 
 
 class EvictArgs(Args):
-    container: str
+    container: Text
 
 
 class LogsArgs(Args):
-    name: str
-    tenant: str = ""
+    name: Text
+    tenant: Text = ""
     offset: int = -65536
     limit: Annotated[int, Meta(ge=1, le=262144)] = 65536

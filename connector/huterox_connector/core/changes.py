@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from msgspec import msgpack
+
 from huterox_connector.core import desired, measured, views
 from huterox_connector.core.adminargs import CreateArgs, DeployArgs, NodeArgs, ServiceArgs, UndeployArgs
 from huterox_connector.core.effects import Effect, Keep, Write
@@ -20,7 +22,8 @@ from huterox_connector.core.reclaim import Reclaim
 from huterox_connector.core.records import Model, Service
 from huterox_connector.core.registry import Registry
 from huterox_connector.core.residency import Residency
-from huterox_wire.errors import Conflict, InvalidInput, NotFound
+from huterox_wire.errors import Conflict, InvalidInput, NotFound, TooLarge
+from huterox_wire.nodes import SPEC_NBYTES_MAX
 
 TENANT_DEFAULT: Final = "default"
 
@@ -62,6 +65,12 @@ class Changes:
 
     def deploy(self, args: DeployArgs, now_s: float) -> Change:
         spec = args.model
+        if (nbytes := len(msgpack.encode(spec))) > SPEC_NBYTES_MAX:
+            raise TooLarge(
+                f"the specification has {nbytes} bytes; at most {SPEC_NBYTES_MAX} are kept (put long data into a file)",
+                need=nbytes,
+                limit=SPEC_NBYTES_MAX,
+            )
         at = self._journal.at(now_s)
 
         def apply(now_s: float) -> tuple[Any, list[Effect]]:

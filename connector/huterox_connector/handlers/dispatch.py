@@ -8,7 +8,7 @@ from collections.abc import Callable
 from huterox_connector.core import events
 from huterox_connector.core.switchboard import Switchboard
 from huterox_connector.handlers.pipeline import Context, Handler, Inbound
-from huterox_wire.errors import InvalidInput
+from huterox_wire.errors import Fault, InvalidInput
 from huterox_wire.kinds import Kind
 
 
@@ -27,7 +27,14 @@ class Dispatch(Handler):
             error = InvalidInput(f"a {self._peer} may not send {kind} to the switchboard", kind=kind)
             context.refuse(message, message.header.request_id, error)
             return
-        context.perform(self._board.on(event, message.now_s))
+        try:
+            effects = self._board.on(event, message.now_s)
+        except Exception as exc:
+            # A bug of ours. Whoever met it hears of it, and does not wait; the shell logs it.
+            fault = Fault(f"the switchboard failed at this: {type(exc).__name__}; its log tells more")
+            context.refuse(message, message.header.request_id, fault)
+            raise
+        context.perform(effects)
 
 
 def event_of_caller(message: Inbound) -> events.Event | None:
