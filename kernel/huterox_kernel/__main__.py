@@ -8,7 +8,6 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import TextIO
 
 import uvloop
 
@@ -30,27 +29,28 @@ def main(argv: list[str] | None = None) -> int:
         config = load_config(arguments.config)
         if config.die_with_parent:
             die_with_parent(parent_pid)
-        lock = _lock_folder(Path(config.dir))
+        _lock_folder(Path(config.dir))
         lanes = _listen_for_lanes(config)
     except ConfigError as exc:
         print(f"huterox_kernel: {exc}", file=sys.stderr)  # noqa: T201 - the one line that a user sees
         return 2
-    with lock:
-        _run(config, lanes)
+    _run(config, lanes)
     return 0
 
 
-def _lock_folder(folder: Path) -> TextIO:
-    """Make the folder, and hold it: two kernels in one would write each other's logs. Raises ConfigError."""
+def _lock_folder(folder: Path) -> None:
+    """Make the folder, and hold it: two kernels in one would write each other's logs. Raises ConfigError.
+
+    The lock is on the folder itself, where nobody can remove it, and lasts as long as this process.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (folder / "kernel.lock").open("w")
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as exc:
         raise ConfigError(f"another kernel runs in {folder}") from exc
     except OSError as exc:
         raise ConfigError(f"dir = {str(folder)!r}: {exc.strerror}") from exc
-    return lock
 
 
 def _listen_for_lanes(config: KernelConfig) -> socket.socket | None:

@@ -4,7 +4,9 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 
 import huterox
-from huterox.cli import main, supervisor
+from huterox.cli import main, supervisor, updir
 from huterox.cli.restarts import RESTARTS_MAX, Restarts
 from huterox.cli.updir import Settings, UpDir, check_settings, default_host_mb
 from huterox.endpoint import IPC_PATH_NBYTES_MAX, default_directory, find_endpoint
@@ -53,6 +55,64 @@ def test_a_second_up_on_the_same_directory_names_the_first(tmp_path, capsys):
         assert err.count("\n") == 1
     with UpDir(tmp_path / "d").locked():
         pass
+
+
+def test_a_second_up_is_kept_away_whatever_was_removed(tmp_path):
+    path = tmp_path / "d"
+    with UpDir(path).locked():
+        shutil.rmtree(path)
+        with pytest.raises(huterox.Conflict, match=f"pid {os.getpid()}"), UpDir(path).locked():
+            pass
+    with UpDir(path).locked():
+        pass
+
+
+def test_one_directory_by_two_names_is_held_once(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "state")
+    with UpDir(tmp_path / "a", tmp_path / "state").locked():
+        with pytest.raises(huterox.Conflict), UpDir(tmp_path / "b", tmp_path / "state").locked():
+            pass
+        with pytest.raises((huterox.Conflict, huterox.InvalidInput)), UpDir(tmp_path / "link").locked():
+            pass
+
+
+def test_a_socket_that_somebody_serves_is_not_cleared_away(tmp_path, monkeypatch):
+    monkeypatch.setattr(updir, "_DEATH_S", 0.1)
+    directory = UpDir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(directory.front))
+        server.listen()
+        with pytest.raises(huterox.Conflict, match="another process listens"), directory.locked():
+            pass
+    with directory.locked():  # it has ended, and left its socket
+        directory.remove_sockets()
+        assert not directory.front.exists()
+
+
+def test_what_lasts_does_not_lie_where_it_is_wiped_at_logout(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert updir.state_directory() == tmp_path / "state" / "huterox"
+    monkeypatch.setenv("XDG_STATE_HOME", "not/absolute")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert updir.state_directory() == tmp_path / ".local" / "state" / "huterox"
+    directory = UpDir(tmp_path / "run", tmp_path / "state")
+    assert {directory.front.parent, directory.back.parent, directory.lanes.parent} == {tmp_path / "run"}
+    assert {directory.store.parent, directory.logs.parent} == {tmp_path / "state"}
+
+
+def test_a_store_in_the_runtime_directory_is_taken_over_once(tmp_path):
+    directory = UpDir(tmp_path / "run", tmp_path / "state")
+    with directory.locked():
+        assert not directory.adopt_store()
+        for name in ("huterox.db", "huterox.db-wal"):
+            (directory.path / name).write_text(name)
+        assert directory.adopt_store()
+        assert not directory.adopt_store()
+        assert [path.name for path in directory.path.iterdir()] == []
+        assert (directory.state / "huterox.db-wal").read_text() == "huterox.db-wal"
+        (directory.path / "huterox.db").write_text("another")
+        assert not directory.adopt_store()
+        assert directory.store.read_text() == "huterox.db"
 
 
 def test_a_daemons_log_keeps_its_end_while_the_daemon_writes(tmp_path):
@@ -281,9 +341,12 @@ def test_ctrl_c_in_the_terminal_reaches_up_alone(start_up):
 
 @pytest.mark.system
 @pytest.mark.parametrize("name", ["connector", "kernel"])
-def test_a_daemon_that_dies_is_started_again(start_up, name):
+def test_a_daemon_that_dies_is_started_again_whatever_a_cleaner_has_left(start_up, name):
     up = start_up()
     up.wait_ready()
+    shutil.rmtree(up.folder / "logs")
+    for path in up.folder.glob("*.toml"):
+        path.unlink()
     first = up.child(name)
     os.kill(first, signal.SIGKILL)
     up.told("has ended (killed by SIGKILL); it is started again in 0.2 s")

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from huterox_connector.core.effects import Write
 from huterox_connector.core.events import Event, Ticked
 from huterox_connector.core.switchboard import Switchboard
 from huterox_connector.core.term import EPOCH_KEY, STORE_KEY, Term
+from huterox_connector.shell.paths import BoundPath, StorePaths, check_free
 from huterox_connector.shell.store.base import Store, StoreConflict
-from huterox_connector.shell.store.sqlite import SqliteStore
+from huterox_connector.shell.store.sqlite import SqliteStore, lock_store
 from huterox_connector.shell.switch import Switch
 from huterox_connector.shell.writer import Writer
 from huterox_wire.ids import MARK_MAX, NUMBER_BITS
@@ -27,6 +29,7 @@ from huterox_wire.ids import MARK_MAX, NUMBER_BITS
 _log = logging.getLogger(__name__)
 
 _WRITER_CLOSE_S = 10.0
+_LOOK_S = 1.0
 
 
 def run(config: ConnectorConfig, version: str) -> None:
@@ -34,9 +37,9 @@ def run(config: ConnectorConfig, version: str) -> None:
 
     Raises:
         StoreError: the store cannot be used.
-        zmq.ZMQError: an endpoint cannot be bound.
+        zmq.ZMQError, HuteroxError: an endpoint cannot be bound.
     """
-    store = SqliteStore(Path(config.store), config.core.journal_max)
+    store = _open_store(config)
     try:
         board = _restore(store, config, version)
         with _zmq_context() as context, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -45,6 +48,18 @@ def run(config: ConnectorConfig, version: str) -> None:
     except BaseException:
         store.close()
         raise
+
+
+def _open_store(config: ConnectorConfig) -> SqliteStore:
+    """Not before it is sure that no other switchboard runs here, whatever has become of its files."""
+    lock = lock_store(Path(config.store))
+    try:
+        check_free(config.front)
+        check_free(config.back)
+    except BaseException:
+        os.close(lock)
+        raise
+    return SqliteStore(Path(config.store), config.core.journal_max, lock)
 
 
 @contextmanager
@@ -107,10 +122,12 @@ async def _serve(config: ConnectorConfig, board: Switchboard, switch: Switch, st
     def report(event: Event) -> None:
         loop.call_soon_threadsafe(switch.on, event)
 
+    paths: list[BoundPath | StorePaths] = [*switch.paths(), StorePaths(Path(config.store))]
     writer = Writer(store, report)
     switch.start(loop, writer)
     _log.info("listening for callers at %s, for kernels at %s", config.front, config.back)
     ticker = loop.create_task(_tick(config.tick_s, switch))
+    looker = loop.create_task(_look_at_paths(paths))
     await stop.wait()
     _log.info("stopping: %d calls in flight", len(board.calls))
     board.stopping = True
@@ -118,9 +135,17 @@ async def _serve(config: ConnectorConfig, board: Switchboard, switch: Switch, st
     while len(board.calls) and time.monotonic() < drained_by_s:
         await asyncio.sleep(config.tick_s)
     ticker.cancel()
+    looker.cancel()
     switch.perform(board.keep_usage())
     switch.close()
     writer.close(_WRITER_CLOSE_S)
+
+
+async def _look_at_paths(paths: Sequence[BoundPath | StorePaths]) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        for path in paths:
+            path.look()
 
 
 async def _tick(tick_s: float, switch: Switch) -> None:

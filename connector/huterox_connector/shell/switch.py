@@ -25,6 +25,7 @@ from huterox_connector.handlers.decode import CALLER_METAS, KERNEL_METAS, Decode
 from huterox_connector.handlers.dispatch import Dispatch, event_of_caller, event_of_kernel
 from huterox_connector.handlers.limit import Limit
 from huterox_connector.handlers.pipeline import Pipeline
+from huterox_connector.shell.paths import BoundPath
 from huterox_connector.shell.writer import Writer
 from huterox_wire.errors import HuteroxError
 from huterox_wire.header import HEADER_NBYTES, pack_header
@@ -109,6 +110,13 @@ class Switch:
         loop.add_reader(self._front.FD, self.pump)
         loop.add_reader(self._back.FD, self.pump)
         self.pump()
+
+    def paths(self) -> list[BoundPath]:
+        """Where callers and kernels find this switchboard."""
+        return [
+            BoundPath(self._front, self._config.front, "caller"),
+            BoundPath(self._back, self._config.back, "kernel"),
+        ]
 
     def close(self) -> None:
         self._loop.remove_reader(self._front.FD)

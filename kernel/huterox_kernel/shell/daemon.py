@@ -67,8 +67,8 @@ from huterox_wire.nodes import Capacity, ContainerEvent, ModelSpec
 _log: Final = logging.getLogger("huterox.kernel")
 
 TICK_S_MAX: Final = 60.0
-ZYGOTE_LOOK_S: Final = 1.0
-HANG_LOOK_S: Final = 1.0
+LOOK_S: Final = 1.0
+"""At zygotes, for hung workers, and at the path of the socket where lanes are fetched."""
 
 
 class Daemon:
@@ -163,8 +163,9 @@ class Daemon:
         _log.info("node %s, boot %s, for %s", self._node, self._boot, self._config.switchboard)
         self._every(lambda: self._supervisor.heartbeat_s, self._reports.beat)
         self._every(lambda: self._config.footprint_period_s, self._look_around)
-        self._every(lambda: ZYGOTE_LOOK_S, self._look_at_zygotes)
-        self._every(lambda: HANG_LOOK_S, self._look_for_hangs)
+        self._every(lambda: LOOK_S, self._look_at_zygotes)
+        self._every(lambda: LOOK_S, self._look_for_hangs)
+        self._every(lambda: LOOK_S, self._leases.look)
         try:
             await self._exit
         finally:

@@ -8,6 +8,7 @@ Who may connect: the kernel's own user, root, and whom the configuration names; 
 say hello soon is closed; when too many are silent, the oldest go first, so that silence keeps nobody out.
 """
 
+import logging
 import os
 import socket
 import stat
@@ -20,6 +21,8 @@ from huterox_shm.errors import HandoverError
 from huterox_shm.handover import peer_uid, send_descriptors
 from huterox_wire.errors import HuteroxError, Unauthorized
 from huterox_wire.leases import HELLO_NBYTES_MAX, encode_refused
+
+_log: Final = logging.getLogger("huterox.kernel")
 
 HELLO_S: Final = 2.0
 SILENT_MAX: Final = 64
@@ -47,6 +50,15 @@ def bind_lane_socket(path: str, *, for_all: bool) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _identity_of(path: Path) -> tuple[int, int] | None:
+    """Which file it is, whatever its name; None: there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _remove_stale(path: str) -> None:
@@ -97,6 +109,10 @@ class Handover:
     ) -> None:
         self._loop = loop
         self._sock = sock
+        self._path = Path(sock.getsockname())
+        self._identity = _identity_of(self._path)
+        self._told = ""
+        self._for_all = bool(uids)
         self._uids = {0, os.geteuid(), *uids}
         self._on_hello = on_hello
         self._on_end = on_end
@@ -114,11 +130,33 @@ class Handover:
         if self._retry is not None:
             self._retry.cancel()
         self._loop.remove_reader(self._sock.fileno())
-        path = self._sock.getsockname()
         self._sock.close()
-        Path(path).unlink(missing_ok=True)
+        if _identity_of(self._path) == self._identity:
+            self._path.unlink(missing_ok=True)
         for connection in [*self._silent, *self._granted]:
             self.end(connection)
+
+    def look(self) -> None:
+        """Make the socket's path again where it was removed: a cleaner of temporary folders does. Lanes go on."""
+        if (found := _identity_of(self._path)) == self._identity:
+            return
+        try:
+            if found is not None:
+                raise FileExistsError("something else lies there")
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sock = bind_lane_socket(str(self._path), for_all=self._for_all)
+        except OSError as exc:
+            what = f"{self._path} was removed, and cannot be made again ({exc}): no caller can fetch a lane"
+            if what != self._told:
+                _log.error("%s", what)
+            self._told = what
+            return
+        self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
+        self._sock, self._identity, self._told = sock, _identity_of(self._path), ""
+        if self._retry is None:
+            self.start()
+        _log.warning("%s was removed; it was made again", self._path)
 
     def grant(self, connection: Connection, packet: bytes, descriptors: Sequence[int]) -> None:
         """Hand a lane over; the descriptors stay the giver's. `on_end` will tell when the caller has gone.

@@ -42,6 +42,7 @@ def save_preloads(path: Path, known: dict[str, Learned]) -> None:
     """Keep it. Where that fails, the log tells, and the next start is a colder one."""
     new = path.with_suffix(".new")
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new.write_bytes(msgspec.json.format(msgspec.json.encode(_File(FORMAT, known)), indent=1))
         new.replace(path)
     except OSError as exc:

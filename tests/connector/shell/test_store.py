@@ -112,3 +112,13 @@ def test_writer_reports_a_commit_that_failed(path: Path) -> None:
 
 def _event(seq: int) -> Journalled:
     return Journalled(seq, 1.5 * seq, "load", "m c1.1", "because", {"mb": seq, "nodes": ["n1"]})
+
+
+def test_the_lock_holds_whatever_lies_beside_the_store(path: Path) -> None:
+    store = SqliteStore(path, events_max=5)
+    for file in path.parent.iterdir():
+        if file != path:
+            file.unlink()
+    with pytest.raises(StoreError, match="in use by another switchboard"):
+        SqliteStore(path, events_max=5)
+    store.close()

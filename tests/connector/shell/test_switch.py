@@ -345,3 +345,39 @@ def test_second_daemon_on_the_same_store_ends_with_one_clear_line(daemon: Daemon
     assert second.returncode == 2
     assert second.stderr.strip().endswith("is in use by another switchboard")
     daemon.caller().ask("status")
+
+
+def test_sockets_that_were_removed_are_made_again_and_nobody_loses_a_connection(daemon: Daemon) -> None:
+    caller, kernel, handle, _ = serve(daemon)
+    for name in ("n2", "n3"):  # what was made again is watched, too
+        for path in ("front.ipc", "back.ipc"):
+            (daemon.folder / path).unlink()
+        assert daemon.caller().ask("status")
+        assert daemon.kernel(name).receive_control(Kind.REGISTER)
+    caller.send(encode(Kind.CALL, 11, handle, 5_000_000, b"\x80"))
+    route, frames = kernel.receive_call()
+    kernel.send([route, pack_header(Kind.REPLY, Flag.PACKED, 0, unpack_header(frames[0]).request_id)])
+    assert unpack_header(caller.receive()[0]).request_id == 11
+    log = (daemon.folder / "log").read_text()
+    assert "front.ipc was removed; it was made again, for callers" in log
+    assert "back.ipc was removed; it was made again, for kernels" in log
+
+
+def test_a_store_that_was_removed_is_told_and_keeps_a_second_daemon_from_the_sockets(daemon: Daemon) -> None:
+    caller = daemon.caller()
+    assert caller.ask("status")
+    (daemon.folder / "store.db").unlink()
+    wait_for_log(daemon, "store.db was removed or replaced")
+    command = [sys.executable, "-m", "huterox_connector", "--config", str(daemon.folder / "connector.toml")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 2
+    assert "another process listens at" in ended.stderr
+    assert caller.ask("status")
+    assert daemon.caller().ask("status")
+
+
+def wait_for_log(daemon: Daemon, text: str) -> None:
+    deadline_s = time.monotonic() + 30
+    while text not in (daemon.folder / "log").read_text():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)

@@ -162,3 +162,38 @@ def test_the_socket_goes_with_its_kernel_and_so_do_all_connections(path: str) ->
         served.close = lambda: None  # type: ignore[method-assign]
 
     run(path, test)
+
+
+def test_a_path_that_was_removed_is_made_again_and_lanes_go_on(path: str) -> None:
+    async def test(served: Handover, hellos: Said, ends: list[Connection]) -> None:
+        granted = connected(path)
+        granted.send(b"hello")
+        await until(lambda: hellos)
+        served.grant(hellos[0][0], b"+", [0])
+        for _ in range(2):  # what was made again is watched, too
+            shutil.rmtree(Path(path).parent)
+            served.look()
+            served.look()
+            with connected(path) as sock:
+                sock.send(b"again")
+                await until(lambda: hellos[-1][1] == b"again")
+                served.end(hellos.pop()[0])
+        assert not ends
+        granted.close()
+        await until(lambda: ends == [hellos[0][0]])
+
+    run(path, test)
+
+
+def test_what_others_have_put_there_is_told_once_and_left_alone(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def test(served: Handover, hellos: Said, ends: list[Connection]) -> None:
+        Path(path).unlink()
+        with bind_lane_socket(path, for_all=False):
+            served.look()
+            served.look()
+            served.close()
+            assert Path(path).exists()
+        served.close = lambda: None  # type: ignore[method-assign]
+
+    run(path, test)
+    assert ["something else lies there" in record.getMessage() for record in caplog.records] == [True]

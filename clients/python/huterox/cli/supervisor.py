@@ -18,7 +18,7 @@ from typing import Final
 
 from huterox.cli.render import one_line
 from huterox.cli.restarts import Restarts
-from huterox.cli.updir import UpDir
+from huterox.cli.updir import Settings, UpDir
 from huterox_shm.segment import punch_pages
 from huterox_wire.errors import HuteroxError, Unavailable
 
@@ -29,6 +29,7 @@ _PROGRESS_PERIOD_S: Final = 5.0
 _LOG_NBYTES_MAX: Final = 16 * 1024 * 1024
 _BLOCK_NBYTES: Final = 1024 * 1024
 _LOG_PERIOD_S: Final = 10.0
+_RETRY_S: Final = 5.0
 _TAIL_NBYTES: Final = 4096
 _TAIL_LINES: Final = 8
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -48,7 +49,7 @@ class Daemon:
         self.start_at_s = 0.0
         self.process: subprocess.Popen[bytes] | None = None
         self._command = [sys.executable, "-P", "-m", f"huterox_{name}", "--config", str(directory.config(name))]
-        self._directory = directory.path
+        self._directory = directory.state
 
     def start(self) -> None:
         with self.log.open("ab") as log:
@@ -97,7 +98,9 @@ class Daemon:
 class Supervisor:
     """From the first start to the last end."""
 
-    def __init__(self, directory: UpDir, tell: Tell) -> None:
+    def __init__(self, directory: UpDir, settings: Settings, tell: Tell) -> None:
+        self._directory = directory
+        self._settings = settings
         self._endpoint = directory.endpoint
         self._tell = tell
         self._connector = Daemon("connector", "the switchboard", directory, stop_timeout_s=10.0)
@@ -163,7 +166,12 @@ class Supervisor:
             self._tell(f"{daemon.title} has ended ({daemon.how_it_ended()}); it is started again in {delay_s:.1f} s")
             daemon.process, daemon.start_at_s = None, now_s + delay_s
         if daemon.start_at_s <= now_s:
-            daemon.start()
+            try:
+                self._directory.write_configs(self._settings)
+                daemon.start()
+            except OSError as exc:  # a full disk, for one: those that run go on
+                self._tell(f"{daemon.title} cannot be started now: {exc}")
+                daemon.start_at_s = now_s + _RETRY_S
 
     def _failure(self, daemon: Daemon, what: str) -> Unavailable:
         *before, last = daemon.last_words() or ["(nothing)"]

@@ -8,9 +8,9 @@ from pathlib import Path
 from huterox.cli.parser import Verbs
 
 _ABOUT = """\
-Run a switchboard and a kernel on this machine, in the foreground, with everything they need in one directory (made
-private: mode 0700). Prints "ready" on stdout when calls can be made; tells on stderr what it does. A daemon that dies
-is started again. Ctrl-C drains and stops everything."""
+Run a switchboard and a kernel on this machine, in the foreground, with everything they need in directories of their
+own (made private: mode 0700). Prints "ready" on stdout when calls can be made; tells on stderr what it does. A daemon
+that dies is started again. Ctrl-C drains and stops everything."""
 
 
 def add(verbs: Verbs) -> None:
@@ -28,7 +28,8 @@ def add(verbs: Verbs) -> None:
         "--dir",
         type=Path,
         metavar="DIR",
-        help="default: $XDG_RUNTIME_DIR/huterox, else /tmp/huterox-UID, where clients look by default",
+        help="for everything. Default: sockets in $XDG_RUNTIME_DIR/huterox, else /tmp/huterox-UID, where clients look;"
+        " store and logs in $XDG_STATE_HOME/huterox, else ~/.local/state/huterox",
     )
     up.add_argument("--host-mb", type=int, metavar="N", help="memory for containers (default: half of the machine's)")
     up.add_argument("--slots", type=int, default=8, metavar="N", help="containers at once (default: 8)")
@@ -39,11 +40,11 @@ def run_up(arguments: argparse.Namespace) -> None:
     """`huterox up`"""
     from huterox.cli.daemons import check_server_extra
     from huterox.cli.supervisor import Supervisor
-    from huterox.cli.updir import Settings, UpDir, check_settings, default_host_mb
+    from huterox.cli.updir import Settings, UpDir, check_settings, default_host_mb, state_directory
     from huterox.endpoint import default_directory
 
     check_server_extra()
-    directory = UpDir(arguments.dir or default_directory())
+    directory = UpDir(arguments.dir) if arguments.dir else UpDir(default_directory(), state_directory())
     host_mb = default_host_mb() if arguments.host_mb is None else arguments.host_mb
     settings = Settings(host_mb, arguments.slots, _preload(arguments.preload))
     check_settings(settings)
@@ -54,13 +55,15 @@ def run_up(arguments: argparse.Namespace) -> None:
 
     def on_ready() -> None:
         tell(f"ready at {directory.endpoint}: {settings.slots} slots, {settings.host_mb} MB for containers")
+        tell(f"store and logs are in {directory.state}")
         print("ready", flush=True)
 
     with directory.locked():
         directory.remove_sockets()
-        directory.write_configs(settings)
+        if directory.adopt_store():
+            tell(f"the store has been moved to {directory.state}, where it lasts")
         try:
-            Supervisor(directory, tell).run(on_ready)
+            Supervisor(directory, settings, tell).run(on_ready)
         finally:
             directory.remove_sockets()
         tell("stopped")

@@ -1,7 +1,8 @@
 """The embedded store: one SQLite file in WAL mode, one connection, used from one thread.
 
 Two connections are never opened: SQLite before 3.51.3 can lose commits in WAL mode with two. `synchronous=FULL` puts a
-transaction on disk before it returns. A lock on the file beside it keeps a second switchboard away.
+transaction on disk before it returns. A lock on the file itself (of a kind that SQLite does not use) keeps a second
+switchboard away: one on a file beside it would be gone with that file.
 """
 
 import fcntl
@@ -26,31 +27,33 @@ CREATE TABLE IF NOT EXISTS events (
 """
 
 
+def lock_store(path: Path) -> int:
+    """A descriptor that holds the lock. Raises StoreError."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise StoreError(f"store {path}: {exc}") from exc
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(fd)
+        raise StoreError(f"store {path} is in use by another switchboard") from exc
+    return fd
+
+
 class SqliteStore:
     """Owns the file and its lock until `close`."""
 
-    def __init__(self, path: Path, events_max: int) -> None:
+    def __init__(self, path: Path, events_max: int, lock: int | None = None) -> None:
+        """`lock` is what `lock_store` gave; taken over."""
         self._path = path
         self._events_max = events_max
-        self._lock = self._take_lock()
+        self._lock = lock_store(path) if lock is None else lock
         try:
             self._db = self._open()
         except BaseException:
             os.close(self._lock)
             raise
-
-    def _take_lock(self) -> int:
-        path = self._path.with_name(self._path.name + ".lock")
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as exc:
-            raise StoreError(f"store {self._path}: {exc}") from exc
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            os.close(fd)
-            raise StoreError(f"store {self._path} is in use by another switchboard") from exc
-        return fd
 
     def _open(self) -> sqlite3.Connection:
         try:
