@@ -51,12 +51,13 @@ def places_of(source_dir: str, file: str) -> Places:
     first: list[str] = []
     last: list[str] = []
     names: list[str] = []
+    source_dir = os.path.abspath(source_dir) if source_dir else ""  # noqa: PTH100 - and no ".."
     if file:
         folder, stem = Path(file).parent, Path(file).stem
         root, parts = _root_of(folder)
         if parts:
             first, last = [str(root)], [str(folder)]
-            names = [".".join([*parts, stem])]
+            names = [".".join(parts if stem == "__init__" else [*parts, stem])]
         else:
             first = [str(folder)]
             if source_dir and folder.is_relative_to(source_dir):

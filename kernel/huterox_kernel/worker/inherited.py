@@ -1,4 +1,4 @@
-"""What workers of one zygote would share although each must have its own: random numbers, and what is done at the end.
+"""What workers of one zygote would share although each must have its own: random numbers, keys, and their last acts.
 
 Problem: a library that makes a random generator while it is imported is imported once, in the zygote; all workers would
 draw the same numbers. Idea: the zygote watches what is seeded from the system's entropy while it imports, finds the
@@ -12,6 +12,7 @@ the zygote, for all of them. Those of the standard library that look after the p
 
 import atexit
 import gc
+import os
 import random
 import secrets
 import sys
@@ -22,6 +23,8 @@ from typing import Any, Final
 _CHUNK: Final = 4096  # objects looked at together
 _TORCH_CHOSEN_MAX: Final = 1 << 32
 """torch draws seeds of 53 bits; one that is not larger has been chosen."""
+
+_KEY_NBYTES: Final = 32
 
 _AT_EXIT: Final = (("logging", "shutdown"), ("multiprocessing.util", "_exit_function"))
 
@@ -86,6 +89,8 @@ def renew() -> None:
         numpy_random.seed()
     if (torch := sys.modules.get("torch")) is not None:
         torch.default_generator.seed()
+    if (processes := sys.modules.get("multiprocessing.process")) is not None:
+        processes.current_process().authkey = os.urandom(_KEY_NBYTES)  # who knows it may send it pickles
     for renew_one in _found:
         renew_one()
 

@@ -1,6 +1,7 @@
 """A library that makes random generators while it is imported: some from entropy, some from numbers of its own."""
 
 import atexit
+import multiprocessing
 import random
 import tempfile
 from pathlib import Path
@@ -55,6 +56,7 @@ def draw() -> dict[str, Any]:
         "reseeded": RESEEDED.random(),
         "global": random.random(),
         "global of numpy": np.random.random(),
+        "key": bytes(multiprocessing.current_process().authkey).hex(),
         "name": next(tempfile._get_candidate_names()),  # type: ignore[attr-defined]
     }
     fixed = {

@@ -124,6 +124,8 @@ HELPED = "from .helper import value\nclass Model:\n    def predict(self): return
         (["pkg_g/__init__.py", "pkg_g/helper.py", "toml/x"], "../pkg_g/model.py:Model", "toml", "pkg_g.model"),
         (["pkg_h/__init__.py", "pkg_h/helper.py"], "pkg_h.model:Model", ".", "pkg_h.model"),
         (["pkg_i/__init__.py", "pkg_i/helper.py"], "pkg_i.model:Model", "pkg_i", "pkg_i.model"),
+        (["pkg_q/__init__.py", "pkg_q/helper.py"], "pkg_q/__init__.py:Model", ".", "pkg_q"),
+        (["outer_r/plain_r/helper.py"], "plain_r/model.py:Model", "outer_r/../outer_r", "plain_r.model"),
         (["spaced_j/helper.py"], "spaced_j/my-model.py:Model", ".", "spaced_j.my-model"),
     ],
 )
@@ -134,7 +136,8 @@ def test_a_file_has_the_name_by_which_python_finds_it_and_may_import_relatively(
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("value = 3\n" if file.endswith("helper.py") else "")
     folder = (tmp_path / files[-1]).parent if "toml" not in files[-1] else tmp_path / "pkg_g"
-    (folder / f"{name.rpartition('.')[2]}.py").write_text(HELPED)
+    stem = "__init__" if "__init__" in entry else name.rpartition(".")[2]
+    (folder / f"{stem}.py").write_text(HELPED)
     assert load(entry, source_dir=str(tmp_path / source)).method("predict").function() == [name, 3]
     assert importlib.util.find_spec(name) is not None
 
