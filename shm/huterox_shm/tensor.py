@@ -14,15 +14,12 @@ lane's own view, where somebody else makes the arrays.)
 What it does not do: look at what the bytes mean. A span outside of the block is an error.
 """
 
-import sys
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
-
-_HOLDERS_OF_A_LONE_BLOCK = 3  # the caller's name, this module's argument, getrefcount's argument
 
 
 class BlockArray(np.ndarray[Any, np.dtype[np.uint8]]):
@@ -50,11 +47,6 @@ def read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def has_views(block: BlockArray) -> bool:
-    """Hot path. Does anything but the caller's one variable still hold the block?"""
-    return sys.getrefcount(block) > _HOLDERS_OF_A_LONE_BLOCK
 
 
 class _LastView(weakref.ref[BlockArray]):

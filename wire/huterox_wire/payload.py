@@ -66,7 +66,7 @@ def _add_array(name: str, array: np.ndarray[Any, Any], specs: list[TensorSpec], 
 
 
 def check_before_copies(values: Values) -> None:
-    """Raise TooLarge where arrays and byte strings alone are too many, or too much, for one message."""
+    """Raise TooLarge where arrays and byte strings alone, whatever the map takes, are too much for one message."""
     sizes = [nbytes for value in values.values() if (nbytes := nbytes_of(value)) is not None]
     _check_count(len(sizes))
     check_message_nbytes(packed_nbytes(0, sizes))

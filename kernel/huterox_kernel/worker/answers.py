@@ -40,13 +40,13 @@ NO_ROOM: Final[Written] = (ERROR, 0, 0, 0, 0)
 class Answers:
     """Fills reply blocks of one lane."""
 
-    def __init__(self, lane: ContainerEnd) -> None:
+    def __init__(self, lane: ContainerEnd, copies: bool) -> None:
         self._lane = lane
         self._layouts = Layouts()
         self._forms = SentForms()
         self._form = self._forms.get
         self._out = lane.out
-        self.outputs = Outputs(lane)
+        self.outputs = Outputs(lane, copies)
         self.told_ns = 0
         """Until when the worker's time on the running call has been told. Set where a call begins."""
 

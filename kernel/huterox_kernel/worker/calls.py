@@ -73,18 +73,29 @@ class Calls:
 
     `kept` are calls that have ended while the model still holds bytes of their request. `retry_at_s` is when an answer
     that waits for room gives up, else inf.
+
+    Args:
+        copies: give the model copies of its inputs, and no memory of the lane for its outputs: nothing tells here what
+            it has kept (see `ownership`).
     """
 
     def __init__(
-        self, lane: ContainerEnd, model: Model, expected: Expected, *, stream_room_wait_s: float = STREAM_ROOM_WAIT_S
+        self,
+        lane: ContainerEnd,
+        model: Model,
+        expected: Expected,
+        *,
+        copies: bool = False,
+        stream_room_wait_s: float = STREAM_ROOM_WAIT_S,
     ) -> None:
         self.lane = lane
         self.kept: set[int] = set()
         self.retry_at_s = inf
-        self._plans = Plans(model, expected)
+        self._copies = copies
+        self._plans = Plans(model, expected, copies)
         self._numbered = self._plans.numbered
         self._single = self._plans.single
-        self._answers = Answers(lane)
+        self._answers = Answers(lane, copies)
         self._queue: deque[Item] = deque()
         self._overtaken: dict[int, Plan | HuteroxError] = {}  # queued calls whose number has come to mean another form
         self._stream_room_wait_s = stream_room_wait_s
@@ -142,7 +153,8 @@ class Calls:
         return bool(self._queue) or self._waiting is not None
 
     def flush(self) -> None:
-        """Tell releases that wait for the next answer. Raises as `step`."""
+        """Give back what the model has let go of, and tell releases that wait for the next answer. Raises as `step`."""
+        self._answers.outputs.settle()
         if self.lane.releases_pending:
             self.lane.flush_releases()
 
@@ -388,6 +400,10 @@ class Calls:
         _, _, call_id, offset, _, signature, _ = item
         if signature and type(plan := self._numbered(signature)) is Plan:
             plan.blocks.pop(offset, None)
+        if self._copies:
+            for block in blocks:
+                block.write_home()
+            blocks = []
         kept = [index for index in range(len(blocks)) if getrefcount(blocks[index]) > _OWN]
         if call_id == self._running:  # not where a queued call is refused between two parts of a stream
             self._running = 0

@@ -15,6 +15,7 @@ from huterox_kernel.worker.runtimes.base import LoadError
 from huterox_wire.arrays import BFLOAT16
 from huterox_wire.dtypes import ITEM_NBYTES
 from huterox_wire.errors import InvalidInput
+from huterox_wire.limits import TENSOR_ALIGNMENT
 from huterox_wire.meta import TensorSpec
 from huterox_wire.nodes import InputSpec
 
@@ -23,12 +24,35 @@ _uint8 = np.dtype(np.uint8)
 
 
 class RequestBytes(np.ndarray[Any, Any]):
-    """The bytes of one request. Lives as long as anybody can see them, and the lane's memory with it."""
+    """The bytes of one request. Lives as long as anybody can see them, and the lane's memory with it.
+
+    `home`: the lane's own bytes, where these are a copy of them that the model may write into.
+    """
+
+    home: memoryview | None = None
+
+    def write_home(self) -> None:
+        """Let the caller see what the model has written."""
+        if self.home is not None:
+            self.home[:] = self.data
 
 
 def bytes_at(memory: memoryview, offset: int, nbytes: int) -> RequestBytes:
     """Hot path. The bytes that the arrays of a request are made of."""
     return RequestBytes(nbytes, _uint8, memory, offset)
+
+
+def copied_at(memory: memoryview, offset: int, nbytes: int) -> RequestBytes:
+    """The same as a copy, for who cannot know when the last view of the lane's own bytes is gone."""
+    room = np.empty(nbytes + TENSOR_ALIGNMENT, np.uint8)
+    block = RequestBytes(nbytes, _uint8, room, -room.ctypes.data % TENSOR_ALIGNMENT)
+    home = memory[offset : offset + nbytes]
+    block[:] = home
+    if home.readonly:
+        block.flags.writeable = False
+    else:
+        block.home = home
+    return block
 
 
 def array_at(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], block: RequestBytes, start: int) -> Any:

@@ -106,11 +106,14 @@ class Loop:
         model: Model,
         expected: Expected,
         spin_us: int = 0,
+        copies: bool = False,
     ) -> None:
+        """`copies`: as `Calls` has it."""
         self._sock = sock
         self._ledger = ledger
         self._model = model
         self._expected = expected
+        self._copies = copies
         self._closing = False
         self._lanes: dict[int, _Lane] = {}  # of callers
         self._by_descriptor: dict[int, _Lane] = {}
@@ -340,7 +343,7 @@ class Loop:
     # Lanes.
 
     def _serve(self, number: int, end: ContainerEnd, counts: Any) -> _Lane:
-        lane = _Lane(number, Calls(end, self._model, self._expected), counts)
+        lane = _Lane(number, Calls(end, self._model, self._expected, copies=self._copies), counts)
         self._by_descriptor[end.fileno()] = lane
         self._epoll.register(end.fileno(), select.EPOLLIN)
         return lane

@@ -12,6 +12,7 @@ from huterox_kernel.worker.control import ControlError, Failed, Progress, Ready,
 from huterox_kernel.worker.imports import DEAR_S, Watch, give_way
 from huterox_kernel.worker.inputs import Expected
 from huterox_kernel.worker.loop import DECODE, Loop
+from huterox_kernel.worker.ownership import counts_are_exact
 from huterox_kernel.worker.runtimes.base import Announce, LoadError, Model
 from huterox_kernel.worker.threads import limit_threads
 from huterox_kernel.worker.tracebacks import reason_of, traceback_of
@@ -51,7 +52,9 @@ def serve(control_descriptor: int, taken_s: float) -> int:
     try:
         expected = Expected(start.model.inputs)
         loaded = _load(start, sock, taken_s)
-        loop = Loop(sock, lane, ledger, loaded.model, expected, start.spin_us)
+        if copies := not counts_are_exact():
+            say("this interpreter's reference counts cannot be relied on: inputs and outputs are copied")
+        loop = Loop(sock, lane, ledger, loaded.model, expected, start.spin_us, copies)
         control.send(sock, Ready(taken_s, loaded.timings_s))
         if loaded.watch is not None and (imported := loaded.watch.result(start.model.source_dir)) is not None:
             control.send(sock, imported)

@@ -5,7 +5,8 @@ torch dtype, the tensor) lies in a reply block. Returned as the one array of a r
 answer. Any other array is copied, as always. What was returned belongs to the caller from then on: the model must not
 write into it any more.
 
-When the lane has no room: plain memory, and a copy.
+When the lane has no room, or nothing tells whether the model has kept such an array (`ownership`): plain memory, and a
+copy.
 """
 
 import sys
@@ -37,8 +38,9 @@ class OutputMemory(np.ndarray[Any, Any]):
 class Outputs:
     """The blocks that a model fills itself, of one lane."""
 
-    def __init__(self, lane: ContainerEnd) -> None:
+    def __init__(self, lane: ContainerEnd, copies: bool) -> None:
         self._lane = lane
+        self._copies = copies
         self._given: dict[int, OutputMemory] = {}
         self._dropped: list[int] = []  # by garbage collection, in any thread
 
@@ -59,7 +61,7 @@ class Outputs:
         if min(shape, default=0) < 0:
             raise InvalidInput(f"no array of {real} and shape {list(shape)} can lie in a lane")
         try:
-            offset = self._lane.claim(nbytes) if nbytes else 0
+            offset = self._lane.claim(nbytes) if nbytes and not self._copies else 0
         except ShmError:
             offset = 0
         if not offset:

@@ -9,7 +9,7 @@ from collections.abc import Container
 from copy import deepcopy
 from typing import Any, Final, NamedTuple
 
-from huterox_kernel.worker.inputs import Expected, RequestBytes, array_at, bytes_at, tensor_at
+from huterox_kernel.worker.inputs import Expected, RequestBytes, array_at, bytes_at, copied_at, tensor_at
 from huterox_kernel.worker.runtimes.base import Method, Model
 from huterox_shm.lane import ContainerEnd
 from huterox_wire.arrays import DTYPE_OF_NAME
@@ -51,6 +51,7 @@ class Plan:
     `single` is the name, dtype and shape of the one input that is a NumPy array, where there is nothing else. `blocks`
     remembers the objects that arrays are made over, by their offset: a lane uses the same blocks again and again.
     `writes`: the model may write into some of its inputs. `is_quick`: the last call of this kind was short.
+    With `copies` the inputs are copies, and no block is remembered.
     `is_nested`: the plan is used again, and its plain values hold lists or maps, which a model may change.
     """
 
@@ -66,9 +67,12 @@ class Plan:
         "params",
         "single",
         "writes",
+        "_bytes_at",
     )
 
-    def __init__(self, method: Method, params: dict[str, Any], inputs: tuple[Input, ...], nbytes: int) -> None:
+    def __init__(
+        self, method: Method, params: dict[str, Any], inputs: tuple[Input, ...], nbytes: int, copies: bool = False
+    ) -> None:
         self.method = method
         self.function = method.function
         self.params = params
@@ -79,7 +83,8 @@ class Plan:
         self.writes = any(item.writable for item in inputs)
         self.blocks: dict[int, RequestBytes] = {}
         first = inputs[0] if len(inputs) == 1 and nbytes and not params and not method.allocates else None
-        self.is_single = first is not None and first.dtype is not None and not first.is_torch
+        self.is_single = first is not None and first.dtype is not None and not first.is_torch and not copies
+        self._bytes_at = copied_at if copies else bytes_at
         self.single: tuple[str, Any, tuple[int, ...]] = first[:3] if first is not None else ("", None, ())
 
     def block(self, lane: ContainerEnd, offset: int) -> RequestBytes:
@@ -91,7 +96,7 @@ class Plan:
 
     def bytes_at(self, lane: ContainerEnd, offset: int, nbytes: int) -> RequestBytes:
         """What the arrays of a request are made over."""
-        return bytes_at(lane.writable if self.writes else lane.readable, offset, nbytes)
+        return self._bytes_at(lane.writable if self.writes else lane.readable, offset, nbytes)
 
     def plain_values(self) -> dict[str, Any]:
         """Hot path. The inputs that are no tensors, for one call."""
@@ -132,8 +137,9 @@ def _value(item: Input, block: RequestBytes, start: int) -> Any:
 class Plans:
     """The plans of one lane."""
 
-    def __init__(self, model: Model, expected: Expected) -> None:
+    def __init__(self, model: Model, expected: Expected, copies: bool) -> None:
         self._model = model
+        self._copies = copies
         self._expected = expected
         self._plans: dict[bytes, Plan] = {}
         self._numbered: dict[int, Plan | HuteroxError] = {}
@@ -207,7 +213,7 @@ class Plans:
         inputs = _inputs_of(meta, start, method, self._expected.writable)
         method.check([*meta.params, *(spec.name for spec in meta.tensors)])
         nbytes = inputs[-1].start + inputs[-1].nbytes if inputs else 0
-        return Plan(method, meta.params, inputs, nbytes)
+        return Plan(method, meta.params, inputs, nbytes, self._copies)
 
 
 def _are_simple(params: dict[str, Any]) -> bool:

@@ -62,6 +62,9 @@ def main(argv: list[str]) -> int:
 
     imports.learned(arguments.learned)
     imports.finish()
+    from huterox_kernel.worker.ownership import counts_are_exact
+
+    counts_are_exact()  # once, for all workers
     inherited.settle()
     gc.disable()  # once more: a module may have switched it on
     gc.collect()

@@ -36,13 +36,13 @@ HANDLE = 77
 class Bench:
     """Both ends of one lane, and a model behind it."""
 
-    def __init__(self, spec: ModelSpec, half_mb: int = 16) -> None:
+    def __init__(self, spec: ModelSpec, half_mb: int = 16, copies: bool = False) -> None:
         descriptors = create_lane(LaneConfig(128, half_mb * MIB, half_mb * MIB), generation=1)
         self.caller = CallerEnd.attach(descriptors.duplicate())
         self.container = ContainerEnd.attach(descriptors)
         self.stages: list[str] = []
         self.model = runtimes.RUNTIMES[spec.runtime](spec, self.stages.append)
-        self.calls = Calls(self.container, self.model, Expected(spec.inputs))
+        self.calls = Calls(self.container, self.model, Expected(spec.inputs), copies=copies)
         self.busy_us: list[int] = []  # as the answers tell it
 
     def close(self) -> None:
@@ -143,14 +143,18 @@ def now_us() -> int:
 
 @pytest.fixture
 def bench() -> Iterator[Callable[..., Bench]]:
-    """Makes benches: `bench("plain.py:Echo", inputs=..., half_mb=...)`."""
+    """Makes benches: `bench("plain.py:Echo", inputs=..., half_mb=..., copies=...)`."""
     made: list[Bench] = []
 
     def make(
-        entry: str = "plain.py:Echo", half_mb: int = 16, inputs: dict[str, InputSpec] | None = None, **spec: Any
+        entry: str = "plain.py:Echo",
+        half_mb: int = 16,
+        inputs: dict[str, InputSpec] | None = None,
+        copies: bool = False,
+        **spec: Any,
     ) -> Bench:
         values = {"name": "model", "source_dir": str(MODELS), "inputs": inputs or {}, **spec}
-        made.append(Bench(ModelSpec(entry=entry, **values), half_mb))
+        made.append(Bench(ModelSpec(entry=entry, **values), half_mb, copies))
         return made[-1]
 
     yield make
