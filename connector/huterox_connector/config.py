@@ -25,7 +25,9 @@ class ConnectorConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     die_with_parent: bool = False  # SIGKILL when the process that started this one ends
     tick_s: float = 0.05
     batch_max: int = 256  # messages taken from one socket before the other has its turn
-    hwm: int = 20_000  # messages queued for one peer; above core.calls_max, so that only a dead peer reaches it
+    hwm: int = 20_000  # messages that wait for one peer; above core.calls_max, so that only a dead one reaches it
+    caller_nbytes_max: int = 256 * 1024 * 1024  # answers that may wait for one caller to read them
+    callers_nbytes_max: int = 1024 * 1024 * 1024  # the same for all callers
     linger_ms: int = 200
     drain_s: float = 5.0  # at stop: how long calls in flight may take to end
     admin_rate_per_s: float = 500.0  # OPEN, LEASE and ADMIN from one peer

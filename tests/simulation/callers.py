@@ -80,6 +80,25 @@ class Callers:
             call = self._world.random.choice(list(self.open.values()))
             self._world.on(happened.CallCancelled(call.caller, call.request_id))
 
+    def leave(self) -> None:
+        """A caller's connection ends: nobody waits for its calls any more."""
+        callers = sorted({caller for caller, _ in self.open})
+        if callers:
+            caller = self._world.random.choice(callers)
+            for key in [key for key in self.open if key[0] == caller]:
+                self.ended(key, "left")
+            self._world.seen["left"] += 1
+            self._world.on(happened.CallersGone(frozenset({caller})))
+
+    def stall(self) -> None:
+        """A caller does not read, and part of a reply cannot be sent to it."""
+        calls = [call for key in self.open if (call := self._world.board.calls.get(*key)) is not None]
+        if calls:
+            call = self._world.random.choice(calls)
+            self._world.seen["stalled"] += 1
+            self._world.on(happened.CallerStalled(call.caller, call.request_id))
+            assert (call.caller, call.request_id) not in self.open, "a stalled call goes on"
+
     def ended(self, key: Key, how: str) -> bool:
         """An answer or an error has reached its caller."""
         call = self.open.pop(key, None)

@@ -21,6 +21,8 @@ class Trouble:
             world.callers.call: 48,
             self._burst: 3,
             world.callers.cancel: 2,
+            world.callers.leave: 0.5,
+            world.callers.stall: 0.5,
             world.lanes.lease: 6,
             world.lanes.call: 14,
             world.lanes.caller_dies: 2,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,6 +157,37 @@ def test_asyncio_client_serves_many_calls_at_once(shared: Platform, echo: hutero
             return [result["n"] for result in results]
 
     assert asyncio.run(main()) == list(range(100))
+
+
+KILLED_CALLER = """
+import sys, huterox
+endpoint, mark, done = sys.argv[1:]
+client = huterox.connect(endpoint, timeout=60.0, lanes=False)
+stream = client.service("left").stream("drip", mark=mark)
+next(stream)
+waiting = client.service("left").submit(mark=done, seconds=0.0)
+print("under way", flush=True)
+for part in stream:
+    pass
+"""
+
+
+def test_container_is_free_soon_after_its_caller_was_killed(
+    shared: Platform, client: huterox.Client, tmp_path: Path
+) -> None:
+    """The stream that ran for it ends, and the call that waited behind that is not begun."""
+    serve(client, "Slow", "left", replicas_max=1)
+    mark, done = tmp_path / "mark", tmp_path / "done"
+    command = [sys.executable, "-c", KILLED_CALLER, shared.endpoint, str(mark), str(done)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as caller:
+        assert caller.stdout is not None
+        assert caller.stdout.readline() == "under way\n"
+        eventually(lambda: client.status()["calls_in_flight"] == 2)
+        caller.kill()
+    answer = client.service("left").call(seconds=0.0, timeout=10.0)  # the stream alone would go on for longer
+    assert answer["pid"]
+    assert mark.exists()
+    assert not done.exists()
 
 
 def test_importing_the_sdk_brings_no_server_and_no_torch() -> None:

@@ -5,7 +5,7 @@ deadlines, for failures, and so that nothing is answered twice.
 """
 
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from typing import Any, Final
 
 from huterox_connector.core.accesses import Accesses
@@ -85,6 +85,11 @@ class Calls:
     def __len__(self) -> int:
         return len(self._table)
 
+    @property
+    def upcoming(self) -> int:
+        """The number of the next call. All that are in flight have smaller ones."""
+        return self._routes.upcoming
+
     def __contains__(self, key: CallKey) -> bool:
         return key in self._table
 
@@ -101,7 +106,7 @@ class Calls:
 
         Args:
             first: the message's first frame, anything with the buffer protocol.
-            nbytes: size of the further frames, 0 for a packed message.
+            nbytes: size of all frames.
         """
         if len(first) < HEADER_NBYTES:
             return None
@@ -233,6 +238,14 @@ class Calls:
         """The node's calls that were sent before the one numbered `before`, and are not among those that it has."""
         calls = [(call, int.from_bytes(call.route[NUMBER], "little")) for call in self.of_node(node)]
         return [call for call, number in calls if number < before and number not in held]
+
+    def of_callers(self, callers: Set[bytes]) -> list[Call]:
+        return [call for call in self._table.values() if call.caller in callers]
+
+    def callers(self, before: int) -> set[bytes]:
+        """Whose calls were sent before the one numbered `before`."""
+        numbers = ((call, int.from_bytes(call.route[NUMBER], "little")) for call in self._table.values())
+        return {call.caller for call, number in numbers if number < before}
 
     def of_container(self, container: Container) -> list[Call]:
         return [call for call in self._table.values() if call.container is container]

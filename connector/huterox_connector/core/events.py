@@ -27,6 +27,21 @@ class CallCancelled:
 
 
 @dataclass(slots=True, frozen=True)
+class CallersGone:
+    """The connections of these callers have ended. Nobody waits for their calls any more."""
+
+    callers: frozenset[bytes]
+
+
+@dataclass(slots=True, frozen=True)
+class CallerStalled:
+    """The caller does not read: part of a reply was not sent."""
+
+    caller: bytes
+    request_id: int
+
+
+@dataclass(slots=True, frozen=True)
 class CallUndeliverable:
     """A call could not be sent to its kernel: that one has gone, or takes nothing more."""
 
@@ -124,6 +139,8 @@ class Ticked:
 Event = (
     CallMissed
     | CallCancelled
+    | CallersGone
+    | CallerStalled
     | CallUndeliverable
     | CallReturned
     | OpenRequested

@@ -5,7 +5,7 @@ and the calls are forwarded in order; the load failed and all get its error; or 
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Final
 
 from huterox_connector.core.calls import CallKey, Calls
@@ -14,7 +14,6 @@ from huterox_connector.core.effects import Effect, Forward, Refuse
 from huterox_connector.core.events import CallMissed
 from huterox_connector.core.records import Container, Group, GroupKey, Service, WaitingCall
 from huterox_wire.errors import Busy, DeadlineExceeded, HuteroxError, ResourceInterrupt
-from huterox_wire.limits import PACKED_NBYTES_MAX
 
 ENDED_MAX: Final = 1024
 """Deadlines of calls that have ended already, beyond as many as wait, before they are taken out."""
@@ -81,10 +80,8 @@ class Faults:
         return self._forward(taken, container, now_s)
 
     def _forward(self, waiting: WaitingCall, container: Container, now_s: float) -> Forward:
-        # A packed call is small; only larger ones count against the bytes in flight, as on the way of a hit.
-        nbytes = waiting.nbytes if waiting.nbytes > PACKED_NBYTES_MAX else 0
         call = self._calls.enter(
-            waiting.caller, waiting.request_id, waiting.service, container, waiting.deadline_s, nbytes, now_s
+            waiting.caller, waiting.request_id, waiting.service, container, waiting.deadline_s, waiting.nbytes, now_s
         )
         budget_us = max(1, int((waiting.deadline_s - now_s) * 1e6))
         return Forward(container.node.identity, call.route, waiting.frames, budget_us)
@@ -111,6 +108,17 @@ class Faults:
         if cancelled is None:
             return []
         return self.fail(cancelled.service.group, error, lambda waiting: waiting is cancelled)
+
+    def callers(self) -> set[bytes]:
+        """Whose calls wait."""
+        return {caller for caller, _ in self._waiting}
+
+    def forget(self, callers: Set[bytes]) -> None:
+        """Drop the calls of callers that have gone: there is nobody to tell."""
+        groups = {w.service.group.key: w.service.group for w in self._waiting.values() if w.caller in callers}
+        for group in groups.values():
+            for waiting in self._take(group, lambda waiting: waiting.caller in callers):
+                waiting.service.errors += 1
 
     def holds(self, caller: bytes, request_id: int) -> bool:
         return (caller, request_id) in self._waiting

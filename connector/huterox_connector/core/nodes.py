@@ -11,7 +11,6 @@ from huterox_connector.core.calls import Calls
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.effects import Command, Effect
 from huterox_connector.core.events import ContainerReported, KernelBeat, KernelRegistered
-from huterox_connector.core.ids import RouteSource
 from huterox_connector.core.journal import Journal
 from huterox_connector.core.leaving import Leaving
 from huterox_connector.core.lifecycle import State
@@ -66,7 +65,6 @@ class Nodes:
         self,
         parts: Parts,
         calls: Calls,
-        routes: RouteSource,
         questions: Questions,
         journal: Journal,
         term: Term,
@@ -87,7 +85,6 @@ class Nodes:
             parts.registry, parts.books, parts.loading, parts.leaving, parts.reclaim, parts.lane_use, journal, term
         )
         self._calls = calls
-        self._routes = routes
         self._questions = questions
         self._journal = journal
         self._term = term
@@ -117,7 +114,7 @@ class Nodes:
         node.host_id = meta.host_id
         node.note = self._notes.get(node.name, "")
         effects.append(Command(node.identity, Kind.REGISTER, self._registered()))
-        node.counted_before = self._routes.upcoming
+        node.counted_before = self._calls.upcoming
         effects.append(
             self._journal.record(
                 "node.registered",

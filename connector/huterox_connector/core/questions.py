@@ -4,6 +4,7 @@ A kernel answers its asker directly: the route carries the caller's identity. Th
 still waits for that answer.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from huterox_connector.core.effects import Effect, Refuse
@@ -59,6 +60,14 @@ class Questions:
             return False
         del self._open[key]
         return True
+
+    def callers(self) -> set[bytes]:
+        """Who waits for an answer."""
+        return {caller for caller, _ in self._open}
+
+    def forget(self, callers: Set[bytes]) -> None:
+        """Drop the questions of callers that have gone."""
+        self._open = {key: question for key, question in self._open.items() if key[0] not in callers}
 
     def expire(self, now_s: float) -> list[Effect]:
         """End the questions whose time is over."""

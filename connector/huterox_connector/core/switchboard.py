@@ -61,6 +61,12 @@ from huterox_wire.errors import (
 )
 from huterox_wire.meta import OpenedMeta
 
+
+def not_read() -> Busy:
+    """What a caller is told whose answers are not sent, since it leaves too many unread."""
+    return Busy("the caller does not read its answers: too much waits to be sent to it", executed="maybe")
+
+
 STOPPED_S: Final = 1.0
 """Ticks come several times a second. Where none has come for so long, this process was stopped, or its machine was."""
 
@@ -108,7 +114,6 @@ class Switchboard:
         self._nodes = Nodes(
             Parts(registry, books, index, loading, leaving, residency, replicas, reclaim, accesses, self._lane_use),
             self.calls,
-            routes,
             questions,
             journal,
             term,
@@ -179,6 +184,10 @@ class Switchboard:
                 return self._on_call_missed(event, now_s)
             case happened.CallCancelled():
                 return self._on_cancel(event)
+            case happened.CallersGone():
+                return self._on_callers_gone(event, now_s)
+            case happened.CallerStalled():
+                return self._on_stalled(event, now_s)
             case happened.CallUndeliverable():
                 return self._on_undeliverable(event, now_s)
             case happened.CallReturned():
@@ -259,6 +268,31 @@ class Switchboard:
         container = call.container
         return CancelCall(container.node.identity, call.route, call.request_id)
 
+    def _on_callers_gone(self, event: happened.CallersGone, now_s: float) -> list[Effect]:
+        """Their calls are given up: those that wait are not loaded for, those that run are cancelled."""
+        self._faults.forget(event.callers)
+        self._questions.forget(event.callers)
+        effects: list[Effect] = []
+        for call in self.calls.of_callers(event.callers):
+            effects += self._give_up(call, now_s)
+        return effects
+
+    def _on_stalled(self, event: happened.CallerStalled, now_s: float) -> list[Effect]:
+        """A stream whose caller does not read ends, so that its container can do something else."""
+        call = self.calls.get(event.caller, event.request_id)
+        if call is None:
+            return []
+        return [Refuse(event.caller, event.request_id, not_read()), *self._give_up(call, now_s)]
+
+    def _give_up(self, call: Call, now_s: float) -> list[Effect]:
+        """Nobody waits for this call any more. It counts as an error."""
+        self.calls.drop(call)
+        return [self._cancel_at_kernel(call), *self._leaving.drained(call.container, now_s)]
+
+    def waited_for(self, before: int) -> set[bytes]:
+        """The callers of calls sent before the one numbered `before`, of calls that wait, and of questions."""
+        return self.calls.callers(before) | self._faults.callers() | self._questions.callers()
+
     def _on_undeliverable(self, event: happened.CallUndeliverable, now_s: float) -> list[Effect]:
         """Nothing of the call has left. Where its kernel has gone, it waits for another container."""
         call = self.calls.get(event.caller, event.request_id)
@@ -318,11 +352,9 @@ class Switchboard:
     def _expire_calls(self, now_s: float) -> list[Effect]:
         effects: list[Effect] = []
         for call in self.calls.expired(now_s):
-            self.calls.drop(call)
             title = call.container.title
             error = DeadlineExceeded(f"container {title} did not answer in time", waited_for="answer", container=title)
-            effects += [Refuse(call.caller, call.request_id, error), self._cancel_at_kernel(call)]
-            effects += self._leaving.drained(call.container, now_s)
+            effects += [Refuse(call.caller, call.request_id, error), *self._give_up(call, now_s)]
         return effects
 
     def _status(self, now_s: float) -> dict[str, Any]:

@@ -154,5 +154,6 @@ async def _tick(tick_s: float, switch: Switch) -> None:
         try:
             switch.on(Ticked())
             switch.flush_journal()
+            switch.sweep()
         except Exception:  # noqa: BLE001 - a bug, but deadlines must go on being kept
             _log.exception("a tick failed")

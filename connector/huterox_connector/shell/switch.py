@@ -14,23 +14,25 @@ from collections.abc import Sequence
 from typing import Any, Final, assert_never
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from huterox_connector.config import ConnectorConfig
 from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
 from huterox_connector.core.calls import Call
 from huterox_connector.core.lifecycle import State
-from huterox_connector.core.switchboard import Switchboard
+from huterox_connector.core.switchboard import Switchboard, not_read
 from huterox_connector.handlers.decode import CALLER_METAS, KERNEL_METAS, Decode
 from huterox_connector.handlers.dispatch import Dispatch, event_of_caller, event_of_kernel
 from huterox_connector.handlers.limit import Limit
 from huterox_connector.handlers.pipeline import Pipeline
+from huterox_connector.shell.deliveries import GONE, Deliveries
 from huterox_connector.shell.paths import BoundPath
 from huterox_connector.shell.writer import Writer
-from huterox_wire.errors import HuteroxError
+from huterox_wire.errors import HuteroxError, TooLarge
 from huterox_wire.header import HEADER_NBYTES, pack_header
 from huterox_wire.kinds import Flag, Kind
-from huterox_wire.limits import MESSAGE_NBYTES_MAX, PACKED_NBYTES_MAX
+from huterox_wire.limits import MESSAGE_NBYTES_MAX, PACKED_NBYTES_MAX, TENSORS_MAX
 from huterox_wire.message import encode
 from huterox_wire.meta import encode_meta, error_meta
 from huterox_wire.route import CALLER
@@ -47,6 +49,12 @@ _BUDGET_AT: Final = 24
 _REQUEST_ID: Final = struct.Struct("<8xQ")
 _KIND_AND_REQUEST_ID: Final = struct.Struct("<3xB4xQ")
 _ROUNDS_MAX: Final = 8
+_FRAMES_MAX: Final = TENSORS_MAX + 2
+_UNREAD_MAX: Final = 128  # messages of one peer that ZeroMQ reads ahead: their bytes are counted by nobody
+_SILENT_S: Final = 15  # TCP: after so long without a byte the system asks whether the other side is there
+_LOOK_S: Final = 0.2  # after a connection has ended, before its caller is looked for
+_SWEEP_S: Final = 10.0
+_LOOKED_AT_MAX: Final = 512  # callers in one go
 
 
 class Switch:
@@ -65,7 +73,6 @@ class Switch:
             self._front.close(linger=0)
             raise
         # The class underneath: 0.4 us less for each frame than the one that checks what Python gave it.
-        self._to_callers: Any = super(zmq.Socket, self._front).send
         self._to_kernels: Any = super(zmq.Socket, self._back).send
         self._from_callers = Pipeline(
             [
@@ -80,6 +87,12 @@ class Switch:
         )
         self._loop: asyncio.AbstractEventLoop
         self._writer: Writer
+        self._deliveries = Deliveries(self._front, config.caller_nbytes_max, config.callers_nbytes_max)
+        self._monitor: zmq.Socket[bytes] = self._front.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._gone: set[bytes] = set()  # callers that could not be reached, and of whom the core has not been told
+        self._is_looking = False  # whether a look at the callers is due
+        self._front_excess = self._back_excess = False  # the rest of a message with too many frames is to be skipped
+        self._swept_s = 0.0
         self._pump_due = False
         self._batch_max = config.batch_max
 
@@ -97,6 +110,11 @@ class Switch:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.ROUTER_HANDOVER, takeover)
         socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_NBYTES_MAX)
+        socket.setsockopt(zmq.RCVHWM, _UNREAD_MAX)
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _SILENT_S)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _SILENT_S)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
         try:
             socket.bind(endpoint)
         except zmq.ZMQError:
@@ -109,7 +127,9 @@ class Switch:
         self._writer = writer
         loop.add_reader(self._front.FD, self.pump)
         loop.add_reader(self._back.FD, self.pump)
+        loop.add_reader(self._monitor.FD, self._on_monitor)
         self.pump()
+        self._on_monitor()
 
     def paths(self) -> list[BoundPath]:
         """Where callers and kernels find this switchboard."""
@@ -121,7 +141,10 @@ class Switch:
     def close(self) -> None:
         self._loop.remove_reader(self._front.FD)
         self._loop.remove_reader(self._back.FD)
+        self._loop.remove_reader(self._monitor.FD)
         self.flush_journal()
+        self._front.disable_monitor()
+        self._monitor.close(linger=0)
         self._front.close()
         self._back.close()
 
@@ -151,21 +174,29 @@ class Switch:
         """Hot path. Take a batch of messages from callers; how many there were."""
         receive = self._front.recv
         events: Any = self._front.get
+        if self._front_excess:
+            self._front_excess = not _skip_excess(receive, self._batch_max)
+            if self._front_excess:
+                return self._batch_max
         for count in range(self._batch_max):
             if not events(_EVENTS) & _POLLIN:  # asking: 1.6 us; raising Again: 5 us; and batches are small
                 return count
             caller = receive(_NOBLOCK)
             first = receive(_NOBLOCK, False)
             more = _further_frames(receive) if first.more else ()
+            if more and more[-1].more:
+                self._front_excess = True
+                self.refuse_caller(caller, _request_id_of(first), _too_many_frames())
+                return self._batch_max
             self._on_caller(caller, first, more)
         return self._batch_max
 
     def _on_caller(self, caller: bytes, first: zmq.Frame, more: Sequence[zmq.Frame]) -> None:
         """Hot path. A message from a caller: to the container if it is a hit, else through the pipeline."""
         now_s = time.monotonic()
-        nbytes = len(first) if len(first) > PACKED_NBYTES_MAX else 0
+        nbytes = len(first)
         if more:
-            nbytes = sum(map(len, more))
+            nbytes += sum(map(len, more))
         call = self._calls.hit(caller, first, nbytes, now_s)
         if call is None:
             self._from_callers.inbound(caller, [first, *more], now_s)
@@ -188,12 +219,20 @@ class Switch:
         """Hot path. Take a batch of messages from kernels; how many there were."""
         receive = self._back.recv
         events: Any = self._back.get
+        if self._back_excess:
+            self._back_excess = not _skip_excess(receive, self._batch_max)
+            if self._back_excess:
+                return self._batch_max
         for count in range(self._batch_max):
             if not events(_EVENTS) & _POLLIN:
                 return count
             kernel = receive(_NOBLOCK)
             route = receive(_NOBLOCK, False)
             frames = _further_frames(receive) if route.more else []
+            if frames and frames[-1].more:
+                self._back_excess = True
+                self.refuse_kernel(kernel, _request_id_of(frames[0]), _too_many_frames())
+                return self._batch_max
             if len(route) and frames:
                 self._on_answer(kernel, route.bytes, frames)
             else:
@@ -209,12 +248,8 @@ class Switch:
         if call is None and not self._is_asked_for(kernel, route, frames):
             return  # nobody waits for it any more
         caller = route[CALLER]
-        try:
-            send = self._to_callers
-            send(caller, _MORE)
-            _send_frames(send, frames)
-        except zmq.ZMQError:
-            self._drop_answer(caller)
+        if failure := self._deliveries.send(caller, frames):
+            self._on_undeliverable(failure, caller, first, call is not None)
         if call is not None and call.container.state is State.DRAINING:
             self._drained(call)
 
@@ -226,9 +261,59 @@ class Switch:
             return False
         return self._board.answered_by_kernel(kernel, route, request_id, time.monotonic())
 
-    def _drop_answer(self, caller: bytes) -> None:
-        """The caller has gone, or does not read its answers: there is nobody to tell."""
-        _log.debug("an answer could not be delivered to caller %s", caller.hex())
+    def _on_undeliverable(self, failure: int, caller: bytes, first: Any, is_call: bool) -> None:
+        """The caller has gone, or does not read: nobody can use what is still done for it."""
+        if failure == GONE:
+            self._miss(caller)
+            return
+        kind, request_id = _KIND_AND_REQUEST_ID.unpack_from(first)
+        if is_call and kind == Kind.PART:
+            self.on(happened.CallerStalled(caller, request_id))
+        else:
+            self.refuse_caller(caller, request_id, not_read())
+
+    # Callers that leave.
+
+    def _on_monitor(self) -> None:
+        """A connection of the front has ended; whose it was, only sending tells. That comes a little later."""
+        ended = False
+        while int(self._monitor.getsockopt(zmq.EVENTS)) & _POLLIN:
+            recv_monitor_message(self._monitor, _NOBLOCK)
+            ended = True
+        if ended and not self._is_looking:
+            self._is_looking = True
+            self._loop.call_later(_LOOK_S, self._look_at_callers, self._board.calls.upcoming)
+
+    def _look_at_callers(self, before: int) -> None:
+        """Is everybody there for whom something is done, and for longer than a moment?"""
+        self._is_looking = False
+        self._look_at(list(self._board.waited_for(before)))
+
+    def _look_at(self, callers: list[bytes]) -> None:
+        for caller in callers[:_LOOKED_AT_MAX]:
+            if self._deliveries.sign_of_life(caller) == GONE:
+                self._miss(caller)
+        if len(callers) > _LOOKED_AT_MAX:
+            self._loop.call_soon(self._look_at, callers[_LOOKED_AT_MAX:])
+        self._pump_soon()
+
+    def _miss(self, caller: bytes) -> None:
+        """Several go at once where a process ends: the core looks for their calls once."""
+        if not self._gone:
+            self._loop.call_soon(self._tell_gone)
+        self._gone.add(caller)
+
+    def _tell_gone(self) -> None:
+        gone, self._gone = frozenset(self._gone), set()
+        self.on(happened.CallersGone(gone))
+
+    def sweep(self) -> None:
+        """Now and then: what waits for callers is looked at, and nothing is kept of those that have left."""
+        self._deliveries.settle()
+        if (now_s := time.monotonic()) - self._swept_s >= _SWEEP_S:
+            self._swept_s = now_s
+            for caller in self._deliveries.sweep():
+                self._miss(caller)
 
     def _drained(self, call: Call) -> None:
         if not call.container.in_flight:
@@ -330,11 +415,8 @@ class Switch:
         self._send_back(kernel, b"", encode(Kind.ERROR, request_id, 0, 0, error_meta(error)))
 
     def _send_front(self, caller: bytes, frames: Sequence[Any]) -> None:
-        try:
-            self._to_callers(caller, _MORE)
-            _send_frames(self._to_callers, frames)
-        except zmq.ZMQError:
-            self._drop_answer(caller)
+        if self._deliveries.send(caller, frames) == GONE:
+            self._miss(caller)
         self._pump_soon()
 
     def _send_back(self, kernel: bytes, route: bytes, frames: Sequence[Any]) -> None:
@@ -356,13 +438,30 @@ class _Outlet:
 
 
 def _further_frames(receive: Any) -> list[zmq.Frame]:
-    """Hot path. The rest of a message whose first frames were read; they are there, since messages arrive whole."""
+    """Hot path. The rest of a message whose first frames were read; they are there, since messages arrive whole.
+
+    Of too many, one more than a message may have is read, and the rest left.
+    """
     frame = receive(_NOBLOCK, False)
     frames = [frame]
-    while frame.more:
+    while frame.more and len(frames) < _FRAMES_MAX:
         frame = receive(_NOBLOCK, False)
         frames.append(frame)
     return frames
+
+
+def _skip_excess(receive: Any, frames_max: int) -> bool:
+    """Drop some of the frames that a message has too many. False: there are more; others have their turn first."""
+    return any(not receive(_NOBLOCK, False).more for _ in range(frames_max))
+
+
+def _too_many_frames() -> TooLarge:
+    return TooLarge(f"a message has at most {_FRAMES_MAX} frames; this one has more", limit=_FRAMES_MAX)
+
+
+def _request_id_of(first: Any) -> int:
+    """Of a message whose header may be too short to have one: 0."""
+    return int(_REQUEST_ID.unpack_from(first)[0]) if len(first) >= HEADER_NBYTES else 0
 
 
 def _send_frames(send: Any, frames: Sequence[Any]) -> None:

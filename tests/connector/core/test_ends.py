@@ -15,6 +15,7 @@ from tests.connector.harness import (
 from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
 from huterox_wire.header import pack_header
+from huterox_wire.ids import text_of
 from huterox_wire.kinds import Flag, Kind
 
 
@@ -170,6 +171,47 @@ def test_call_that_a_kernel_has_no_room_for_ends_unexecuted(harness: Harness) ->
     (refusal,) = refused(harness.on(happened.CallUndeliverable(CALLER, 2, [b"frame2"], 6, kernel_gone=False)))
     assert (refusal.error.code, refusal.error.details["executed"]) == ("WorkerLost", "no")
     assert harness.hit("bert", 3) is not None
+
+
+def test_calls_of_callers_that_have_gone_are_given_up(harness: Harness) -> None:
+    node = harness.node(slots=1)
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    harness.hit("bert", 2)
+    harness.hit("bert", 3, caller=b"other")
+    route = harness.route_of(2)
+    harness.service("waited-for")
+    harness.call("waited-for", 4)
+    harness.lease("bert", 5)
+    effects = harness.on(happened.CallersGone(frozenset({CALLER, b"stranger"})))
+    assert effects == [asked.CancelCall(node, route, 2)]  # nobody is told
+    status = harness.ask("status")
+    assert (status["calls_in_flight"], status["calls_waiting"]) == (1, 0)
+    assert harness.board.waited_for(2**63) == {b"other"}
+    assert harness.answer(node, 2) is None
+    assert harness.answer(node, 3, caller=b"other") is not None
+
+
+def test_draining_container_is_closed_when_its_last_caller_has_gone(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    container = harness.load(node, "bert", 1)
+    harness.hit("bert", 2)
+    assert closed(harness.admin("evict", container=text_of("c", container))) == []
+    assert [c.container for c in closed(harness.on(happened.CallersGone(frozenset({CALLER}))))] == [container]
+
+
+def test_stream_whose_caller_does_not_read_ends_and_is_cancelled(harness: Harness) -> None:
+    node = harness.node()
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    harness.hit("bert", 2)
+    route = harness.route_of(2)
+    refusal, cancel = harness.on(happened.CallerStalled(CALLER, 2))
+    assert isinstance(refusal, asked.Refuse)
+    assert (refusal.request_id, refusal.error.code) == (2, "Busy")
+    assert cancel == asked.CancelCall(node, route, 2)
+    assert harness.on(happened.CallerStalled(CALLER, 2)) == []
 
 
 @pytest.mark.parametrize("kind", [Kind.REPLY, Kind.ERROR, Kind.PART])

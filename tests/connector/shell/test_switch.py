@@ -41,6 +41,8 @@ from huterox_wire.nodes import (
 pytestmark = pytest.mark.system
 TIMEOUT_MS = 10_000
 RANDOM = random.Random(1)
+MIB = 2**20
+CALLER_NBYTES_MAX = 8 * MIB
 
 
 class Daemon:
@@ -51,7 +53,8 @@ class Daemon:
         self.folder = folder
         self.front = f"ipc://{folder}/front.ipc"
         self.back = f"ipc://{folder}/back.ipc"
-        lines = [f'front = "{self.front}"', f'back = "{self.back}"', f'store = "{folder}/store.db"', "[core]"]
+        lines = [f'front = "{self.front}"', f'back = "{self.back}"', f'store = "{folder}/store.db"']
+        lines += [f"caller_nbytes_max = {CALLER_NBYTES_MAX}", "[core]"]
         (folder / "connector.toml").write_text("\n".join(lines + [f"{k} = {v}" for k, v in core.items()]) + "\n")
         self.process: subprocess.Popen[bytes]
         self.peers: list[Peer] = []
@@ -80,8 +83,12 @@ class Daemon:
     def caller(self) -> "Peer":
         return self.peer(self.front)
 
-    def peer(self, endpoint: str, identity: bytes = b"") -> "Peer":
-        self.peers.append(Peer(self.context, endpoint, identity))
+    def sleeper(self) -> "Peer":
+        """A caller for whom ZeroMQ reads nothing ahead."""
+        return self.peer(self.front, unread_max=1)
+
+    def peer(self, endpoint: str, identity: bytes = b"", unread_max: int = 1000) -> "Peer":
+        self.peers.append(Peer(self.context, endpoint, identity, unread_max))
         return self.peers[-1]
 
     def kernel(self, name: str = "n1", boot: str = "b1") -> "Peer":
@@ -92,8 +99,11 @@ class Daemon:
 
 
 class Peer:
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes = b"") -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes, unread_max: int
+    ) -> None:
         self.socket = context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.RCVHWM, unread_max)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.RCVTIMEO, TIMEOUT_MS)
         if identity:
@@ -218,6 +228,100 @@ def test_caller_that_leaves_is_no_trouble(daemon: Daemon) -> None:
     leaving.socket.close(linger=0)
     kernel.send([route, pack_header(Kind.REPLY, Flag.PACKED, 0, 1)])
     assert caller.ask("status")["calls_waiting"] == 0
+
+
+def test_calls_of_a_caller_that_leaves_are_cancelled_soon(daemon: Daemon) -> None:
+    """One runs and answers nothing; one waits for a load, which nobody needs any more."""
+    caller, kernel, handle, container = serve(daemon)
+    caller.ask("deploy", model={"name": "slow", "entry": "m.py:M"})
+    caller.ask("create", name="slow", model="slow")
+    leaving = daemon.caller()
+    slow = leaving.open("slow")
+    leaving.send(encode(Kind.CALL, 20, handle, 60_000_000, b"\x80"))
+    leaving.send(encode(Kind.CALL, 21, slow, 60_000_000, b"\x80"))
+    sent, _ = kernel.receive_call()
+    kernel.receive_control(Kind.CREATE)
+    leaving.socket.close(linger=0)
+    route, frames = kernel.receive_call()
+    assert (route, unpack_header(frames[0]).kind, unpack_header(frames[0]).request_id) == (sent, Kind.CANCEL, 20)
+    status = caller.ask("status")
+    assert (status["calls_in_flight"], status["calls_waiting"]) == (0, 0)
+    assert int.from_bytes(sent[:8], "little") == container
+
+
+def test_stream_ends_when_its_caller_has_left(daemon: Daemon) -> None:
+    caller, kernel, handle, _ = serve(daemon)
+    leaving = daemon.caller()
+    leaving.send(encode(Kind.CALL, 20, handle, 60_000_000, b"\x80", (), int(Flag.STREAM)))
+    route, _ = kernel.receive_call()
+    leaving.socket.close(linger=0)
+    until_s = time.monotonic() + 10.0
+    while not kernel.socket.poll(5):
+        assert time.monotonic() < until_s
+        kernel.send([route, pack_header(Kind.PART, Flag.PACKED, 0, 20)])
+    assert unpack_header(kernel.receive_call()[1][0]).kind is Kind.CANCEL
+    assert caller.ask("status")["calls_in_flight"] == 0
+
+
+def test_what_waits_for_a_caller_that_does_not_read_is_bounded_in_bytes(daemon: Daemon) -> None:
+    caller, kernel, handle, _ = serve(daemon)
+    asleep = daemon.sleeper()
+    asleep.send(encode(Kind.CALL, 20, handle, 60_000_000, b"\x80", (), int(Flag.STREAM)))
+    route, _ = kernel.receive_call()
+    before = resident_nbytes(daemon.process.pid)
+    sent, part = 0, [route, pack_header(Kind.PART, 0, 1, 20, meta_nbytes=1), b"\x80", bytes(MIB // 2)]
+    while not kernel.socket.poll(2):
+        kernel.send(part)
+        sent += 1
+        assert sent < 400, "the switchboard takes what nobody reads"
+    assert unpack_header(kernel.receive_call()[1][0]).kind is Kind.CANCEL
+    assert resident_nbytes(daemon.process.pid) - before < 4 * CALLER_NBYTES_MAX
+    assert caller.ask("status")["calls_in_flight"] == 0
+    kinds = [unpack_header(asleep.receive()[0]).kind]  # what was sent is read in the end, and then why there is no more
+    while kinds[-1] is Kind.PART:
+        frames = asleep.receive()
+        kinds.append(unpack_header(frames[0]).kind)
+    assert kinds[-1] is Kind.ERROR
+    assert decode_error(frames[0][40:]).code == "Busy"
+    assert len(kinds) >= CALLER_NBYTES_MAX / MIB
+    assert asleep.ask("status")["nodes"] == 1  # who reads again is served again
+
+
+def test_answers_over_the_bound_are_replaced_by_an_error(daemon: Daemon) -> None:
+    _, kernel, handle, _ = serve(daemon)
+    asleep = daemon.sleeper()
+    for number in range(40):
+        asleep.send(encode(Kind.CALL, number, handle, 60_000_000, b"\x80"))
+    for number in range(40):
+        route, _ = kernel.receive_call()
+        kernel.send([route, pack_header(Kind.REPLY, 0, 1, number, meta_nbytes=1), b"\x80", bytes(MIB)])
+    answers = [asleep.receive() for _ in range(40)]
+    kinds = {unpack_header(frames[0]).request_id: unpack_header(frames[0]).kind for frames in answers}
+    assert len(kinds) == 40
+    errors = [decode_error(frames[0][40:]) for frames in answers if unpack_header(frames[0]).kind is Kind.ERROR]
+    assert 10 <= len(errors) <= 32
+    assert {error.code for error in errors} == {"Busy"}
+
+
+def test_message_of_too_many_frames_is_refused_and_holds_nobody_up_for_long(daemon: Daemon) -> None:
+    caller, kernel, handle, _ = serve(daemon)
+    hostile = daemon.caller()
+    hostile.send([pack_header(Kind.CALL, 0, 0, 77, handle), *[b""] * 200_000])
+    for number in range(20):
+        caller.send(encode(Kind.CALL, 30 + number, handle, 5_000_000, b"\x80"))
+        route, _ = kernel.receive_call()
+        kernel.send([route, pack_header(Kind.REPLY, Flag.PACKED, 0, 30 + number)])
+        assert unpack_header(caller.receive()[0]).request_id == 30 + number
+    (frame,) = hostile.receive()
+    assert (unpack_header(frame).request_id, decode_error(frame[40:]).code) == (77, "TooLarge")
+    assert hostile.ask("status")["nodes"] == 1  # the rest of its message is no message
+    kernel.send([b"", *[b""] * 5000])
+    kernel.send_control(Kind.HEARTBEAT, HeartbeatMeta("n1", "b1"))
+    kernel.receive_control(Kind.HEARTBEAT)
+
+
+def resident_nbytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_call_ends_at_its_deadline_when_the_kernel_says_nothing(daemon: Daemon) -> None:

@@ -32,6 +32,13 @@ class Slow:
     def crash(self, code: int) -> None:
         os._exit(code)
 
+    def drip(self, mark: str) -> object:
+        """Streams for a long time."""
+        Path(mark).touch()
+        for number in range(3000):
+            yield {"number": number}
+            time.sleep(0.02)
+
 
 class PlusOne:
     def predict(self, x: np.ndarray) -> np.ndarray:
