@@ -87,6 +87,7 @@ class Callers:
             caller = self._world.random.choice(callers)
             for key in [key for key in self.open if key[0] == caller]:
                 self.ended(key, "left")
+            self._world.lanes.caller_left(caller)
             self._world.seen["left"] += 1
             self._world.on(happened.CallersGone(frozenset({caller})))
 

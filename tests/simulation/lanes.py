@@ -93,6 +93,10 @@ class Lanes:
         meta = LeaseMeta(host_id, 4711)
         world.on(happened.LeaseRequested(caller, request_id, handle, int(budget_s * 1e6), meta))
 
+    def caller_left(self, caller: bytes) -> None:
+        """Nobody waits for what it has asked for."""
+        self.leases = {key: lease for key, lease in self.leases.items() if key[0] != caller}
+
     def ask_arrived(self, ask: asked.AskKernel) -> None:
         """The switchboard passes a LEASE on."""
         world = self._world
