@@ -359,6 +359,15 @@ def test_a_daemon_that_dies_is_started_again_whatever_a_cleaner_has_left(start_u
 
 
 @pytest.mark.system
+def test_a_switchboard_that_does_not_answer_is_told(start_up):
+    up = start_up()
+    up.wait_ready()
+    os.kill(up.child("connector"), signal.SIGSTOP)
+    up.told("no calls can be made: the switchboard does not answer")
+    os.kill(up.child("connector"), signal.SIGCONT)
+
+
+@pytest.mark.system
 def test_a_daemon_that_cannot_start_ends_up_with_its_last_words(start_up):
     up = start_up(kernel={"crash": True})
     assert up.process.wait(WAIT_S) == 1

@@ -16,6 +16,7 @@ from huterox_wire.errors import (
 )
 from huterox_wire.kinds import Kind
 from huterox_wire.message import encode
+from huterox_wire.meta import ErrorMeta
 from huterox_wire.nodes import InputSpec, RegisteredMeta, Resources
 
 from .conftest import MODELS, Switchboard, descendants
@@ -376,3 +377,22 @@ def test_a_question_that_cannot_be_answered_is_a_typed_error(
     switchboard.start()
     with pytest.raises(error):
         switchboard.admin(verb, **args)
+
+
+def test_a_kernel_without_a_switchboard_says_so_and_when_it_is_back(switchboard: Switchboard) -> None:
+    switchboard.start()
+    deadline_s = time.monotonic() + 30.0
+    while "no switchboard answers at ipc://" not in switchboard.log():  # nobody reads, and nobody answers
+        assert time.monotonic() < deadline_s, switchboard.log()
+        time.sleep(0.05)
+    switchboard.until(lambda: "answers, after" in switchboard.log())
+
+
+def test_a_kernel_that_is_refused_says_so_once(switchboard: Switchboard) -> None:
+    switchboard.start()
+    for _ in range(3):
+        switchboard.order(Kind.ERROR, ErrorMeta("Conflict", "a kernel named 'node-1' is alive"))
+    switchboard.until(lambda: "refuses this kernel: a kernel named 'node-1' is alive" in switchboard.log())
+    switchboard.create(A)
+    switchboard.event(A, "ready")
+    assert switchboard.log().count("refuses this kernel") == 1

@@ -210,7 +210,7 @@ class Trouble:
         elif how == "rolled back":
             world.disk.roll_back()
         world.seen["restart"] += 1
-        world.start_switchboard()
+        world.start_switchboard(store_changed=how is not None)
         if how is not None:
             world.seen[f"store {how}"] += 1
             world.operator.store_changed()

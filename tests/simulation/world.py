@@ -83,7 +83,7 @@ class World:
     def request_id(self) -> int:
         return next(self._request_ids)
 
-    def start_switchboard(self) -> None:
+    def start_switchboard(self, *, store_changed: bool = False) -> None:
         """A new one, which knows what is on disk. Whoever waited for the old one gives up by himself."""
         self.starts += 1
         before = self.board if self.starts > 1 else None
@@ -91,7 +91,7 @@ class World:
         self.board = Switchboard(self.config, self.term, clock_offset_s=1e9, started_s=self.now_s)
         self.board.restore(*self.disk.read(), [])
         if before is not None:
-            self.ledger.restarted(before, self.board)
+            self.ledger.restarted(self.board if store_changed else before, self.board)
         for part in (self.callers, self.lanes, self.operator):
             part.switchboard_started()
         self.decisions.watch(self.board)

@@ -24,6 +24,7 @@ from huterox_connector.core.replacer.base import Replacer
 from huterox_connector.core.replicas import Replicas
 from huterox_connector.core.residency import Residency
 from huterox_connector.core.term import Term
+from huterox_connector.core.twins import Twins
 from huterox_connector.core.usage import LaneUse
 from huterox_connector.core.vectors import Amounts
 from huterox_wire.kinds import Kind
@@ -37,6 +38,9 @@ from huterox_wire.nodes import (
 
 BREAKS_TOLD_S: Final = 1.0
 """How often the journal tells of broken lanes of one container, at most."""
+
+REGISTRATIONS_TOLD_S: Final = 5.0
+"""How often the journal tells that one kernel has registered again, at most."""
 
 NOTES_MAX: Final = 1024
 """Nodes of which something is noted."""
@@ -88,13 +92,14 @@ class Nodes:
         self._questions = questions
         self._journal = journal
         self._term = term
+        self._twins = Twins(journal)
         self._config = config
         self._replacers = replacers
         self._notes: dict[str, str] = {}  # by node: what its operator should know
         self.drained_names: set[str] = set()  # nodes that an operator has drained, registered or not
 
     def on_register(self, event: KernelRegistered, now_s: float) -> list[Effect]:
-        """Take a kernel in. One name, one living kernel: a second one is left unanswered until the first is lost."""
+        """Take a kernel in. One name, one living kernel: a second one is refused until the first is lost."""
         meta = event.meta
         effects = self._tell_of_store(meta, now_s)
         if self._term.is_behind(meta):  # it registers again when the epoch is written
@@ -102,8 +107,7 @@ class Nodes:
         known = self._registry.nodes_by_name.get(meta.node)
         if known is not None and known.identity != event.identity:
             if now_s - known.last_heartbeat_s < self._config.node_timeout_s:
-                probe = Command(known.identity, Kind.HEARTBEAT, None)  # unreachable where that process has ended
-                return [self._warn_of_twin(meta, now_s), probe]
+                return self._twins.refuse(event.identity, known, now_s, who=f"{meta.host}, pid {meta.pid},")
             effects += self.lose(known, "replaced by a kernel that was started anew", now_s)
             known = None
         node = known or self._add(event, now_s)
@@ -115,21 +119,19 @@ class Nodes:
         node.note = self._notes.get(node.name, "")
         effects.append(Command(node.identity, Kind.REGISTER, self._registered()))
         node.counted_before = self._calls.upcoming
-        effects.append(
-            self._journal.record(
-                "node.registered",
-                node.name,
-                f"kernel of {meta.host} with {len(meta.containers)} containers",
-                now_s,
-                capacity=node.offered.facts(),
-                pid=meta.pid,
-            )
-        )
+        effects += self._tell_of_registration(node, meta, now_s)
         return effects + self._reconcile(node, meta, now_s) + self._residency.retry_anew(now_s)
 
-    def _warn_of_twin(self, meta: RegisterMeta, now_s: float) -> Effect:
-        reason = f"a kernel of this name is alive; the one of {meta.host}, pid {meta.pid}, is kept waiting"
-        return self._journal.record("node.twin", meta.node, reason, now_s)
+    def _tell_of_registration(self, node: Node, meta: RegisterMeta, now_s: float) -> list[Effect]:
+        """A kernel may register again and again: the journal is told of that once in a while."""
+        if now_s - node.registered_told_s < REGISTRATIONS_TOLD_S:
+            node.registrations_untold += 1
+            return []
+        details = {"untold_before": node.registrations_untold} if node.registrations_untold else {}
+        node.registered_told_s, node.registrations_untold = now_s, 0
+        reason = f"kernel of {meta.host} with {len(meta.containers)} containers"
+        facts = {"capacity": node.offered.facts(), "pid": meta.pid, **details}
+        return [self._journal.record("node.registered", node.name, reason, now_s, **facts)]
 
     def _tell_of_store(self, meta: RegisterMeta, now_s: float) -> list[Effect]:
         """A kernel has been commanded by what this store does not know of: whoever lost the store must hear of it."""
@@ -202,6 +204,8 @@ class Nodes:
         """Note what the kernel sees; a kernel that is not known is asked to register."""
         node = self._registry.nodes.get(event.identity)
         if node is None:
+            if (first := self._registry.nodes_by_name.get(event.meta.node)) is not None:
+                return self._twins.refuse(event.identity, first, now_s)
             return [Command(event.identity, Kind.REGISTER, self._registered(again=True))]
         self._registry.heard(node, now_s)
         effects: list[Effect] = [Command(event.identity, Kind.HEARTBEAT, None)]
@@ -365,6 +369,7 @@ class Nodes:
         """A kernel is gone, and its containers with it. Their calls end; faults load elsewhere."""
         self._registry.remove_node(node)
         self._index.remove(node)
+        self._twins.settled(node)
         effects: list[Effect] = [
             self._journal.record("node.lost", node.name, reason, now_s, containers=len(node.containers))
         ]

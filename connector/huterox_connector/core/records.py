@@ -265,6 +265,8 @@ class Node:
     )
     host_id: str = ""  # the machine; empty: it gives no lanes
     note: str = ""  # what its operator should know
+    registered_told_s: float = -inf  # when the journal was told that it has registered
+    registrations_untold: int = 0
     devices: dict[str, str] = field(default_factory=dict)  # their names, by id
     containers: dict[ContainerId, Container] = field(default_factory=dict)
     present: Amounts = field(default_factory=Amounts)

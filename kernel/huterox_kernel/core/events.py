@@ -16,6 +16,11 @@ class Asked(NamedTuple):
 
 
 @dataclass(slots=True, frozen=True)
+class RegistrationRefused:
+    """The switchboard has answered that it does not take this kernel in, for now."""
+
+
+@dataclass(slots=True, frozen=True)
 class LinkConnected:
     """There is a new connection to the switchboard, perhaps to another one than before."""
 
@@ -159,6 +164,7 @@ class Ticked:
 
 Event = (
     LinkConnected
+    | RegistrationRefused
     | RegistrationAnswered
     | CreateOrdered
     | CloseOrdered

@@ -39,6 +39,7 @@ from huterox_kernel.core.events import (
     LinkConnected,
     MemoryReturned,
     RegistrationAnswered,
+    RegistrationRefused,
     ShutdownOrdered,
     StartFailed,
     Ticked,
@@ -88,6 +89,7 @@ class Supervisor:
         self._handlers: dict[type[Event], Callable[[Any, float], list[Effect]]] = {
             LinkConnected: self._on_connected,
             RegistrationAnswered: self._on_registration_answered,
+            RegistrationRefused: self._on_registration_refused,
             CreateOrdered: self._on_create,
             CloseOrdered: self._on_close,
             DrainOrdered: self._on_drain,
@@ -163,6 +165,11 @@ class Supervisor:
         if is_new:
             self._registered_s = -inf  # what was told to an older one does not count
         return self._register_again(now_s)
+
+    def _on_registration_refused(self, _: RegistrationRefused, now_s: float) -> list[Effect]:
+        """None is on its way: when the switchboard asks, it is time."""
+        self._registered_s = -inf
+        return []
 
     def _register_again(self, now_s: float) -> list[Effect]:
         """Not while one is on its way: each heartbeat that comes before it makes the switchboard ask."""

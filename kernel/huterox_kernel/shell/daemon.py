@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, assert_never
 
 from huterox_kernel.config import HOST_SHARE, MIB, KernelConfig, node_name
+from huterox_kernel.core.contact import Contact
 from huterox_kernel.core.effects import (
     AdmitCalls,
     AskToClose,
@@ -68,7 +69,7 @@ _log: Final = logging.getLogger("huterox.kernel")
 
 TICK_S_MAX: Final = 60.0
 LOOK_S: Final = 1.0
-"""At zygotes, for hung workers, and at the path of the socket where lanes are fetched."""
+"""At zygotes, for hung workers, for an answer of the switchboard, and at the path where lanes are fetched."""
 
 
 class Daemon:
@@ -133,7 +134,8 @@ class Daemon:
             lambda: capacity.host_bytes - self._base_bytes() - self._supervisor.charged_bytes(),
             lambda: self._spawn(self._tell_base()),
         )
-        self._requests = Requests(self._link, self._lanes, self._logs, self._feed)
+        self._contact = Contact(config.switchboard, time.monotonic())
+        self._requests = Requests(self._link, self._lanes, self._logs, self._contact, self._feed)
         self._reports = Reports(
             self._node,
             self._boot,
@@ -166,6 +168,7 @@ class Daemon:
         self._every(lambda: LOOK_S, self._look_at_zygotes)
         self._every(lambda: LOOK_S, self._look_for_hangs)
         self._every(lambda: LOOK_S, self._leases.look)
+        self._every(lambda: LOOK_S, self._look_for_contact)
         try:
             await self._exit
         finally:
@@ -360,6 +363,10 @@ class Daemon:
                 sight = together([own, *self._leases.sights(container)])
                 if reason := self._hangs.look(container, sight, now_s):
                     self._feed(WorkerHung(container, reason))
+
+    def _look_for_contact(self) -> None:
+        if text := self._contact.look(time.monotonic(), self._supervisor.heartbeat_s):
+            _log.warning("%s", text)
 
     def _look_at_zygotes(self) -> None:
         self._zygotes.look(time.monotonic())

@@ -1,12 +1,14 @@
 """What comes over the link, told apart: calls for the lanes, orders for the core, questions about logs."""
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
+from huterox_kernel.core.contact import Contact
 from huterox_kernel.core.events import (
     Asked,
     CloseOrdered,
@@ -16,6 +18,7 @@ from huterox_kernel.core.events import (
     LeaseOrdered,
     LinkConnected,
     RegistrationAnswered,
+    RegistrationRefused,
 )
 from huterox_kernel.core.records import text_of
 from huterox_kernel.shell.lanes import Lanes
@@ -26,7 +29,7 @@ from huterox_wire.header import Buffer, Header
 from huterox_wire.kinds import Kind
 from huterox_wire.leases import decode_drain, decode_lease_order
 from huterox_wire.message import Message, decode, encode
-from huterox_wire.meta import AdminReplyMeta, decode_admin, encode_meta, meta_decoder
+from huterox_wire.meta import AdminReplyMeta, decode_admin, decode_error, encode_meta, meta_decoder
 from huterox_wire.nodes import ContainerEvent, LogArgs, decode_close, decode_create, decode_registered
 from huterox_wire.route import CONTAINER
 
@@ -45,10 +48,11 @@ _decode_create_head = meta_decoder(_CreateHead)
 class Requests:
     """Takes every message of the switchboard's. Nothing that comes ends the kernel."""
 
-    def __init__(self, link: Link, lanes: Lanes, logs: Logs, feed: Callable[[Event], None]) -> None:
+    def __init__(self, link: Link, lanes: Lanes, logs: Logs, contact: Contact, feed: Callable[[Event], None]) -> None:
         self._link = link
         self._lanes = lanes
         self._logs = logs
+        self._contact = contact
         self._feed = feed
 
     def on_connected(self) -> None:
@@ -127,6 +131,7 @@ class Requests:
 
     def on_control(self, frames: list[Buffer]) -> None:
         self._lanes.flush()  # an order must not overtake the calls that were sent before it
+        _tell(self._contact.heard(time.monotonic()))
         try:
             message = decode(frames)
             self._on_order(message.header.kind, message.meta)
@@ -138,7 +143,13 @@ class Requests:
             case Kind.HEARTBEAT:  # our own, echoed
                 return
             case Kind.REGISTER:
-                self._feed(RegistrationAnswered(decode_registered(meta)))
+                answer = decode_registered(meta)
+                if not answer.again:
+                    self._contact.taken_in()
+                self._feed(RegistrationAnswered(answer))
+            case Kind.ERROR:
+                _tell(self._contact.refused(decode_error(meta).message, time.monotonic()))
+                self._feed(RegistrationRefused())
             case Kind.CREATE:
                 self._on_create(meta)
             case Kind.CLOSE:
@@ -158,3 +169,9 @@ class Requests:
             self._link.send_control(encode(Kind.EVENT, 0, 0, 0, encode_meta(event)))
             return
         self._feed(CreateOrdered(create))
+
+
+def _tell(text: str) -> None:
+    """Into the log, where there is anything to tell."""
+    if text:
+        _log.warning("%s", text)

@@ -16,7 +16,7 @@ from huterox_connector.core import effects as asked
 from huterox_connector.core import events as happened
 from huterox_wire.ids import text_of
 from huterox_wire.kinds import Kind
-from huterox_wire.nodes import Capacity, RegisteredMeta, RegisterMeta
+from huterox_wire.nodes import Capacity, HeartbeatMeta, RegisteredMeta, RegisterMeta
 from huterox_wire.route import NUMBER
 
 
@@ -119,7 +119,10 @@ def test_second_kernel_of_the_same_name_waits_until_the_first_is_lost(harness: H
     first = harness.node("n1")
     meta = happened.KernelRegistered(b"n1:b2", _registration("n1", "b2"))
     effects = harness.on(meta, 0.5)
-    assert [(e.kernel, e.kind) for e in effects if isinstance(e, asked.Command)] == [(first, Kind.HEARTBEAT)]
+    assert [(e.kernel, e.kind) for e in effects if isinstance(e, asked.Command)] == [
+        (b"n1:b2", Kind.ERROR),
+        (first, Kind.HEARTBEAT),
+    ]
     assert list(harness.board.registry.nodes) == [first]
     harness.on(happened.KernelUnreachable(first), 0.6)
     harness.on(meta, 1.0)
@@ -164,3 +167,46 @@ def test_container_that_a_kernel_no_longer_has_is_dropped(harness: Harness) -> N
 
 def _registration(name: str, boot: str) -> RegisterMeta:
     return RegisterMeta(name, boot, 2, "host", Capacity(1, 1))
+
+
+def twins_told(effects: list[asked.Effect]) -> int:
+    return sum(isinstance(effect, asked.Journalled) and effect.kind == "node.twin" for effect in effects)
+
+
+def test_second_kernel_of_a_name_is_told_of_once_and_again_in_growing_pauses(harness: Harness) -> None:
+    first, second = harness.node("n1"), b"n1:b2"
+    told = []
+    now_s = 0.0
+    while now_s < 1000.0:
+        harness.beat(first, now_s)
+        effects = harness.on(happened.KernelRegistered(second, _registration("n1", "b2")), now_s)
+        effects += harness.on(happened.KernelBeat(second, HeartbeatMeta("n1", "b2")), now_s)
+        told += [now_s] * twins_told(effects)
+        refusals = [e for e in effects if isinstance(e, asked.Command) and e.kind == Kind.ERROR]
+        assert [refusal.kernel for refusal in refusals] == [second, second]
+        assert not [e for e in effects if isinstance(e, asked.Command) and e.kind == Kind.REGISTER], (
+            "it is not asked to"
+        )
+        now_s += 0.5
+    assert told == [0.0, 60.0, 180.0, 420.0, 900.0]
+
+
+def test_second_kernel_is_asked_to_register_as_soon_as_the_first_is_lost(harness: Harness) -> None:
+    first, second = harness.node("n1"), b"n1:b2"
+    harness.on(happened.KernelRegistered(second, _registration("n1", "b2")), 0.1)
+    harness.on(happened.KernelUnreachable(first), 0.2)
+    (command,) = harness.on(happened.KernelBeat(second, HeartbeatMeta("n1", "b2")), 0.3)
+    assert isinstance(command, asked.Command) and command.kind == Kind.REGISTER
+    harness.on(happened.KernelRegistered(second, _registration("n1", "b2")), 0.4)
+    assert list(harness.board.registry.nodes) == [second]
+    third = harness.on(happened.KernelRegistered(b"n1:b3", _registration("n1", "b3")), 0.5)
+    assert twins_told(third) == 1, "which is news"
+
+
+def test_kernel_that_registers_in_a_loop_is_told_of_once_in_a_while(harness: Harness) -> None:
+    told = []
+    for number in range(200):
+        effects = harness.on(happened.KernelRegistered(b"n1:b1", _registration("n1", "b1")), number * 0.05)
+        told += [e for e in effects if isinstance(e, asked.Journalled) and e.kind == "node.registered"]
+    assert len(told) == 2
+    assert told[1].details["untold_before"] == 99

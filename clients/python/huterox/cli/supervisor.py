@@ -19,6 +19,7 @@ from typing import Final
 from huterox.cli.render import one_line
 from huterox.cli.restarts import Restarts
 from huterox.cli.updir import Settings, UpDir
+from huterox.cli.watch import Watch
 from huterox_shm.segment import punch_pages
 from huterox_wire.errors import HuteroxError, Unavailable
 
@@ -28,7 +29,7 @@ _PROBE_TIMEOUT_S: Final = 0.5
 _PROGRESS_PERIOD_S: Final = 5.0
 _LOG_NBYTES_MAX: Final = 16 * 1024 * 1024
 _BLOCK_NBYTES: Final = 1024 * 1024
-_LOG_PERIOD_S: Final = 10.0
+_LOOK_PERIOD_S: Final = 5.0  # at what runs, and at the logs
 _RETRY_S: Final = 5.0
 _TAIL_NBYTES: Final = 4096
 _TAIL_LINES: Final = 8
@@ -107,6 +108,7 @@ class Supervisor:
         self._kernel = Daemon("kernel", "the kernel", directory, stop_timeout_s=15.0)
         self._daemons = (self._connector, self._kernel)
         self._ready = False
+        self._watch, self._look_at_s = Watch(), 0.0
         self._stops = 0  # signals that ask for the end
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
@@ -142,9 +144,10 @@ class Supervisor:
                 self._keep(daemon, now_s)
                 daemon.shorten_log()
             if self._ready:
+                self._watch_over(now_s)
                 self._sleep(self._until_next_start(now_s))
                 continue
-            if self._probe():
+            if not self._trouble():
                 self._ready = True
                 on_ready()
             elif now_s - started_s > _READY_TIMEOUT_S:
@@ -179,21 +182,29 @@ class Supervisor:
             self._tell(f"{daemon.name}.log: {one_line(line)}")
         return Unavailable(f"{daemon.title} {what}; the last line of {daemon.log}: {one_line(last)}", retryable=False)
 
-    def _probe(self) -> bool:
-        """Whether calls can be made: the switchboard answers and knows a node."""
+    def _watch_over(self, now_s: float) -> None:
+        """Tell where calls cannot be made any more, though the daemons run."""
+        if now_s < self._look_at_s or not all(daemon.alive for daemon in self._daemons):
+            return
+        self._look_at_s = now_s + _LOOK_PERIOD_S
+        if text := self._watch.look(self._trouble(), now_s):
+            self._tell(text)
+
+    def _trouble(self) -> str:
+        """Why calls cannot be made; empty: the switchboard answers and knows a node."""
         from huterox.client import Client
         from huterox.endpoint import check_listening
 
         try:
             check_listening(self._endpoint)
             with Client(self._endpoint, timeout=_PROBE_TIMEOUT_S) as client:
-                return bool(client.status()["nodes_ready"])
-        except HuteroxError:
-            return False
+                return "" if client.status()["nodes_ready"] else "the switchboard knows no kernel that takes loads"
+        except HuteroxError as error:
+            return f"the switchboard does not answer ({one_line(error.message)})"
 
     def _until_next_start(self, now_s: float) -> float:
         waits_s = [daemon.start_at_s - now_s for daemon in self._daemons if daemon.process is None]
-        return max(0.0, min([*waits_s, _LOG_PERIOD_S]))
+        return max(0.0, min([*waits_s, _LOOK_PERIOD_S]))
 
     def _sleep(self, wait_s: float) -> None:
         """Until a signal comes, a daemon ends, or the time is over."""
