@@ -11,11 +11,13 @@ from pathlib import Path
 
 import uvloop
 
+from huterox_kernel import marks
 from huterox_kernel.config import ConfigError, KernelConfig, lane_socket, load_config
 from huterox_kernel.descriptors import raise_descriptor_limit
 from huterox_kernel.prctl import adopt_orphans, die_with_parent, set_process_name
 from huterox_kernel.shell.daemon import Daemon
 from huterox_kernel.shell.handover import bind_lane_socket
+from huterox_kernel.shell.undertaker import start_undertaker
 from huterox_shm.descriptors import fill_standard
 
 
@@ -68,6 +70,7 @@ def _run(config: KernelConfig, lanes: socket.socket | None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     set_process_name("hx:kernel")
     adopt_orphans()
+    undertaker = start_undertaker(mark) if marks.wear(mark := marks.draw()) else None
     raise_descriptor_limit()
 
     async def serve() -> None:
@@ -75,6 +78,9 @@ def _run(config: KernelConfig, lanes: socket.socket | None) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
+    if undertaker is not None:  # nothing is left for it
+        undertaker.kill()
+        undertaker.wait()
 
 
 if __name__ == "__main__":

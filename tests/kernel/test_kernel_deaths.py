@@ -90,7 +90,7 @@ def test_nothing_is_left_when_the_kernel_is_killed(switchboard: Switchboard) -> 
     switchboard.created(B, "plain.py:Slow", interpreter=sys.executable)
     switchboard.call(B, seconds=60.0)
     left = descendants(process.pid)
-    assert len(left) == 4
+    assert len(left) == 5  # two zygotes, two workers, the undertaker
     process.kill()
     process.wait()
     assert gone(left, timeout_s=5.0)

@@ -47,7 +47,7 @@ from huterox_kernel.core.events import (
 from huterox_kernel.core.hangs import Hangs, together
 from huterox_kernel.core.leases import LeaseLimits, LeaseTable
 from huterox_kernel.core.supervisor import Supervisor
-from huterox_kernel.shell import probes, processes
+from huterox_kernel.shell import probes, strays
 from huterox_kernel.shell.devices import limited, open_driver
 from huterox_kernel.shell.lanes import Lanes
 from huterox_kernel.shell.leases import Leases
@@ -185,7 +185,7 @@ class Daemon:
         self._logs.close()
         self._link.close()
         self._memory.close()
-        processes.kill_adopted(set())
+        strays.end_all_children()
 
     def _on_signal(self, name: str) -> None:
         _log.info("%s: closing all containers", name)
@@ -353,7 +353,7 @@ class Daemon:
     async def _look_around(self) -> None:
         await self._measure_all()
         self._lanes.trim_idle()
-        processes.reap_adopted(self._zygotes.pids() | self._workers.pids())
+        strays.tidy(self._zygotes.pids() | self._workers.pids(), self._workers.marks())
 
     def _look_for_hangs(self) -> None:
         now_s = time.monotonic()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,6 +102,15 @@ def kill_by_pidfd(pidfd: int) -> None:
         pass
 
 
+def kill_all(pids: Iterable[int]) -> None:
+    """Kill these, as far as they are there and ours to kill."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
 def kill_group(pid: int) -> None:
     """Kill what an ended worker has started and left in its process group."""
     try:
@@ -134,22 +144,3 @@ def descendants(pid: int) -> list[int]:
         found += fresh
         parents += fresh
     return found
-
-
-def reap_adopted(known: set[int]) -> None:
-    """Reap ended children that nobody waits for. Living ones are left alone: a worker may have meant them to live."""
-    for pid in set(children()) - known:
-        try:
-            os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            continue
-
-
-def kill_adopted(known: set[int]) -> None:
-    """Kill and reap all children that are not known: at the kernel's own end, nothing may stay behind."""
-    for pid in set(children()) - known:
-        try:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            continue

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 from huterox_kernel.shell import processes
 from huterox_kernel.shell.processes import Identity
+from huterox_kernel.shell.strays import strays
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -64,6 +65,7 @@ class Tree(NamedTuple):
 
     container: int
     worker: Identity
+    mark: int = 0
 
 
 class HostMemory:
@@ -87,7 +89,8 @@ class HostMemory:
 
     def measure_all(self, zygotes: Sequence[int], trees: Sequence[Tree]) -> dict[int, int]:
         """Measure the base, and what each container is charged; those whose worker has ended are left out."""
-        others = {tree: processes.descendants(tree.worker.pid) for tree in trees}
+        adopted = strays([*zygotes, *(tree.worker.pid for tree in trees)])
+        others = {tree: [*processes.descendants(tree.worker.pid), *adopted.get(tree.mark, ())] for tree in trees}
         pids = [*zygotes, *(pid for tree in trees for pid in (tree.worker.pid, *others[tree]))]
         signs = {pid: processes.activity(pid) for pid in pids}
         if signs == self._signs and self._skipped < LOOKS_SKIPPED_MAX:

@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from huterox_kernel import marks
 from huterox_kernel.core.events import (
     Event,
     StartFailed,
@@ -25,6 +26,7 @@ from huterox_kernel.shell.mailbox import Mailbox
 from huterox_kernel.shell.probes import oom_kill_count
 from huterox_kernel.shell.processes import Identity
 from huterox_kernel.shell.resident import Tree
+from huterox_kernel.shell.strays import sweep
 from huterox_kernel.shell.zygote import Order
 from huterox_kernel.shell.zygotes import Zygotes
 from huterox_kernel.worker import control
@@ -46,6 +48,10 @@ from huterox_wire.nodes import ModelSpec
 
 _DECODE: Final = Decoder(control.FromWorker)
 SAID_NBYTES_MAX: Final = 500  # of what a worker wrote last that ended while it loaded
+SWEEP_S: Final = 0.02
+SWEEP_S_MAX: Final = 5.0
+"""How long what a worker leaves behind is killed, again and again, before its end is told all the same."""
+
 _MESSAGES_MAX: Final = 64  # of one worker in one turn of the loop
 
 
@@ -61,16 +67,20 @@ class Worker:
         "interpreter",
         "killed",
         "mailbox",
+        "mark",
         "pid",
         "pidfd",
         "status",
+        "swept_until_s",
     )
 
-    def __init__(self, container: int, interpreter: str, sock: socket.socket, mailbox: Mailbox) -> None:
+    def __init__(self, container: int, interpreter: str, sock: socket.socket, mailbox: Mailbox, mark: int) -> None:
         self.container = container
         self.interpreter = interpreter
         self.control = sock
         self.mailbox = mailbox
+        self.mark = mark
+        self.swept_until_s = 0.0  # so long what it has left behind is waited for; 0: it has not ended
         self.pid = 0
         self.pidfd = -1
         self.identity: Identity | None = None
@@ -116,6 +126,7 @@ class Workers:
         self._on_exit = on_exit
         self._on_lane = on_lane
         self._workers: dict[int, Worker] = {}
+        self._number = 0  # of the worker that was started last
         self._oom_kills = oom_kill_count()
 
     def start(
@@ -124,7 +135,10 @@ class Workers:
         """Order a process and leave in its socket what it is to serve. `lane` and `ledger` stay the giver's."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        worker = self._workers[container] = Worker(container, model.interpreter, ours, Mailbox(self._loop, ours))
+        self._number += 1
+        mark = marks.for_worker(self._number)
+        worker = Worker(container, model.interpreter, ours, Mailbox(self._loop, ours), mark)
+        self._workers[container] = worker
         cpus = usable_cpus()
         with theirs:
             start_file = control.write_start(
@@ -135,7 +149,7 @@ class Workers:
             finally:
                 os.close(start_file)
             log = self._logs.open(text_of(container))
-            order = Order(container, model.name, model.version, log, theirs.detach())
+            order = Order(container, model.name, model.version, log, theirs.detach(), mark)
         zygotes.order(model.interpreter, order)
 
     def ask_to_close(self, container: int) -> None:
@@ -166,7 +180,11 @@ class Workers:
 
     def trees(self) -> list[Tree]:
         """The processes of each container that has any."""
-        return [Tree(w.container, w.identity) for w in self._workers.values() if w.identity is not None]
+        return [Tree(w.container, w.identity, w.mark) for w in self._workers.values() if w.identity is not None]
+
+    def marks(self) -> set[int]:
+        """Of all workers that are not gone: what wears them may live."""
+        return {worker.mark for worker in self._workers.values()}
 
     def pids(self) -> set[int]:
         return {worker.pid for worker in self._workers.values() if worker.pid}
@@ -261,11 +279,19 @@ class Workers:
             worker.exit_timer = self._loop.call_later(self._exit_report_timeout_s, self._ended, worker)
 
     def _ended(self, worker: Worker) -> None:
+        """It is gone once all that came of it is."""
         if worker.exit_timer is not None:
             worker.exit_timer.cancel()
         if worker.status is None:
             worker.status = processes.reap_by_pidfd(worker.pidfd)
-        self._feed(WorkerEnded(worker.container, self._how(worker)))
+        now_s = self._loop.time()
+        worker.swept_until_s = worker.swept_until_s or now_s + SWEEP_S_MAX
+        stays = bool(worker.mark) and sweep(worker.mark, worker.pid)
+        if stays and now_s < worker.swept_until_s:
+            worker.exit_timer = self._loop.call_later(SWEEP_S, self._ended, worker)
+            return
+        how = self._how(worker)
+        self._feed(WorkerEnded(worker.container, f"{how}; what it has started does not end" if stays else how))
 
     def _how(self, worker: Worker) -> str:
         if worker.status is None:

@@ -52,6 +52,7 @@ class Order(NamedTuple):
     version: str
     log: int
     control: int
+    mark: int = 0
 
     def close(self) -> None:
         os.close(self.log)
@@ -196,7 +197,7 @@ class Zygote:
             container = next(iter(self._waiting))
             order = self._waiting.pop(container)
             try:
-                message = ForkOrder(container, order.model)
+                message = ForkOrder(container, order.model, order.mark)
                 control.send(self._sock, message, [order.log, order.control])
             except (BrokenPipeError, ConnectionResetError):  # it has ended; another one will have the order
                 self._waiting[container] = order

@@ -35,6 +35,7 @@ class ForkOrder(Struct, tag=True):
 
     container: int
     model: str
+    mark: int = 0  # what the worker wears, and all that comes of it
 
 
 class Importing(Struct, tag=True):

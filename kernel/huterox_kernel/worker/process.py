@@ -10,6 +10,7 @@ import threading
 from typing import Final, NoReturn
 
 from huterox_kernel.descriptors import raise_descriptor_limit
+from huterox_kernel.marks import wear
 from huterox_kernel.prctl import die_with_parent, set_process_name
 from huterox_kernel.worker import forks, inherited, streams
 from huterox_kernel.worker.control import ForkOrder
@@ -24,7 +25,8 @@ OWN_NUMBERS: Final = 1024
 def become_worker(order: ForkOrder, control: int, log: int, zygote_pid: int, taken_s: float) -> NoReturn:
     """Set this process up, serve until told to end, and end. `taken_s` is when the zygote took the order."""
     die_with_parent(zygote_pid)
-    os.setpgid(0, 0)  # what the model starts can be ended with it
+    os.setpgid(0, 0)
+    wear(order.mark)  # what the model starts can be ended with it, wherever it goes
     raise_descriptor_limit()
     control, log = _arrange_descriptors(control, log)
     say_to(log)
