@@ -22,8 +22,8 @@ from huterox_kernel.worker.inputs import Expected
 from huterox_shm.lane import DEFINES, INDIRECT, PART, REQUEST_RELEASED, CallerEnd, ContainerEnd, LaneConfig, create_lane
 from huterox_wire.meta import CallMeta, TensorSpec, encode_meta
 
-_ROUNDS: Final = 16
-"""Enough for the interpreter to have changed code that is run often into its quick form."""
+_ROUNDS: Final = 4
+"""Some dozens of calls by each way: enough for the interpreter to have changed the code into its quick form."""
 
 _SMALL: Final = LaneConfig(128, 1 << 18, 1 << 18)
 _REFERENCE_NBYTES: Final = 16

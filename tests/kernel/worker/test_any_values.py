@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tests.values import KINDS, REFUSED, WITH_TORCH, Kinds, Sample, Source, result, same, several
 
+from huterox.lane_core import values_of
 from huterox_shm.lane import REPLY
 from huterox_wire.errors import HuteroxError, TooLarge
 from huterox_wire.limits import MESSAGE_NBYTES_MAX
@@ -47,6 +48,22 @@ class Caller:
             return self.lane.call(method, **inputs) if self.lane else self.bench.result(method, **inputs)
         except HuteroxError:
             return REFUSED
+
+    def part(self, method: str) -> Any:
+        """The one part of a stream; REFUSED where the stream ended with an error instead."""
+        if self.lane:
+            call = self.lane.start(method, stream=True)
+            self.lane.run()
+            parts = [values_of(part) for part in call.parts or ()]
+            error = call.error
+        else:
+            self.bench.send(method, stream=True)
+            self.bench.run()
+            *others, (_, _, last, _) = self.bench.take()
+            parts = [values for _, _, values, _ in others]
+            error = last if isinstance(last, HuteroxError) else None
+        assert isinstance(error, HuteroxError) is not bool(parts)
+        return parts[0] if parts else REFUSED
 
     def check_memory(self) -> None:
         """All blocks have come back, also those of what was refused."""
@@ -85,6 +102,20 @@ def test_results_of_all_kinds_arrive_as_they_are_or_are_refused(
         sample = result(rng, kinds)
         model._instance.result = sample.value
         check(caller.call("predict"), sample)
+    caller.check_memory()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@by_ways
+def test_parts_of_streams_of_all_kinds_arrive_as_they_are_or_are_refused(bench: Make, way: str, seed: int) -> None:
+    rng = Source(seed)
+    worker = bench("given.py:Given")
+    model: Any = worker.model
+    caller = Caller(worker, way)
+    for _ in range(CALLS):
+        sample = result(rng, KINDS)
+        model._instance.result = sample.value
+        check(caller.part("parts"), sample)
     caller.check_memory()
 
 
