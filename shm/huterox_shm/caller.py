@@ -1,7 +1,9 @@
 """The caller's end of a lane: claims and publishes requests, takes replies. See `lane` for the whole."""
 
+from collections import Counter
 from typing import Any, Final, NoReturn, Self
 
+from huterox_shm.doorbell import COUNT_MASK
 from huterox_shm.end import Bell, End, Memory
 from huterox_shm.errors import LaneDead, LaneDraining, LaneFull, PeerProtocolError
 from huterox_shm.layout import (
@@ -41,20 +43,35 @@ class CallerEnd(End):
     """Publishes requests, takes replies. One thread at a time, but for `release` and `disown`.
 
     `calls` holds the calls without a final reply, in the order of their ids: id -> (call, its blocks). `header` is the
-    lane's first page as words; slices of `buffer`, the whole segment, are copies.
+    lane's first page as words; slices of `buffer`, the whole segment, are copies. `replies` are those that `gather` has
+    brought and nobody has removed, by their number.
+
+    A thread of the caller's may be interrupted by an exception between any two steps. So every step that others see is
+    one assignment, what has happened is noted where that does not tell, and `mend` goes on from there.
     """
 
     __slots__ = (
         "buffer",
         "calls",
         "header",
+        "replies",
+        "_applied",
+        "_call_at",
         "_calls_max",
+        "_counts",
         "_disowned",
+        "_flush_to",
         "_kept",
         "_last_id",
+        "_mended",
         "_owned",
+        "_owners",
         "_publish",
         "_released_early",
+        "_rung",
+        "_told",
+        "_told_before",
+        "_word",
     )
 
     def __init__(self, memory: Memory, bell: Bell, peer_bell: Bell) -> None:
@@ -72,8 +89,18 @@ class CallerEnd(End):
         self._kept: dict[int, Blocks] = {}  # of calls that have ended, and whose request the container still reads
         self._released_early: set[int] = set()  # of calls in flight, whose final reply is still on its way
         self._owned: dict[int, int] = {}  # blocks that outlive their calls -> how many reasons to keep each
+        self._owners: set[int] = set()  # those of them that somebody owns
         self._disowned: list[int] = []
         self._last_id = 0
+        self._call_at = 0  # how many entries were published before the last call
+        self._counts = [0]
+        self._rung: list[None] = []  # not empty: the doorbell was rung for what `_flush_to` says
+        self._flush_to = 0
+        self._word = bell.word
+        self._told = self._told_before = 0  # entries that the doorbell has told of, now and before it was read last
+        self._applied = 0  # of these
+        self._mended = -1  # the entry that may have been applied in part
+        self.replies: dict[int, Reply] = {}
         self._calls_max = calls_max(self._entries)
 
     @classmethod
@@ -116,6 +143,7 @@ class CallerEnd(End):
     def own(self, offset: int) -> None:
         """Keep a claimed block beyond the calls that use it, until `disown`."""
         self._owned[offset] = 1
+        self._owners.add(offset)
 
     def disown(self, offset: int) -> None:
         """An owned block goes as soon as no call uses it. Once for each. Any thread may call this, also from a
@@ -125,6 +153,11 @@ class CallerEnd(End):
     def is_owned(self, offset: int) -> bool:
         """Whether this block outlives its calls."""
         return offset in self._owned
+
+    @property
+    def owned(self) -> list[int]:
+        """The blocks that have not been disowned yet, as far as `claim` and `take` know."""
+        return list(self._owners)
 
     @property
     def owned_count(self) -> int:
@@ -139,7 +172,10 @@ class CallerEnd(End):
     def _tend(self) -> None:
         disowned = self._disowned
         while disowned:
-            self._let_go(disowned.pop())
+            offset = disowned[0]
+            self._owners.discard(offset)
+            self._let_go(offset)
+            del disowned[0]  # from the front: others append meanwhile
 
     def _let_go(self, offset: int) -> None:
         """One reason less to keep a block."""
@@ -182,20 +218,18 @@ class CallerEnd(End):
         calls = self.calls
         if len(calls) >= self._calls_max:
             raise LaneFull(f"{len(calls)} calls are in flight on this lane")
-        self._last_id = call_id = self._last_id + 1
+        call_id = self._last_id + 1
+        self._call_at = self._producer.published
+        held: Blocks = blocks if blocks is not None else offset if nbytes else ()
+        calls[call_id] = (call, held)
         try:
             self._publish(CALL, flags, call_id, offset, nbytes, signature, deadline_us, CALL_HEADROOM)
         except LaneFull:
-            self._last_id = call_id - 1
+            del calls[call_id]
             raise
-        owned = self._owned
-        if blocks is None:
-            calls[call_id] = (call, offset if nbytes else ())
-            if owned and nbytes and offset in owned:
-                owned[offset] += 1
-        else:
-            calls[call_id] = (call, blocks)
-            for block in blocks:
+        self._last_id = call_id
+        if owned := self._owned:
+            for block in (held,) if isinstance(held, int) else held:
                 if block in owned:
                     owned[block] += 1
         return call_id
@@ -206,9 +240,14 @@ class CallerEnd(End):
         if len(calls) >= self._calls_max:
             raise LaneFull(f"{len(calls)} calls are in flight on this lane")
         call_id = self._last_id + 1
-        self._publish(CALL, 0, call_id, offset, nbytes, signature, deadline_us, CALL_HEADROOM)
-        self._last_id = call_id
+        self._call_at = self._producer.published
         calls[call_id] = (call, offset)
+        try:
+            self._publish(CALL, 0, call_id, offset, nbytes, signature, deadline_us, CALL_HEADROOM)
+        except LaneFull:
+            del calls[call_id]
+            raise
+        self._last_id = call_id
         return call_id
 
     def cancel(self, call_id: int) -> None:
@@ -235,12 +274,15 @@ class CallerEnd(End):
         if self._pending:
             self._publish_releases()
             published = producer.published
-        count = published - producer.flushed
-        producer.flushed = published
+        self._flush_to = published
+        counts, rung = self._counts, self._rung
+        counts[0] = published - producer.flushed
         try:
-            self._ring_peer(count)
+            rung.extend(map(self._ring_peer, counts))  # rings, and notes that, with nothing in between
         except BlockingIOError as exc:
             raise self._stuffed() from exc
+        producer.flushed = published
+        rung.clear()
         self._words[REQUESTS_TOLD] = published
 
     # --- answers ----------------------------------------------------------------------------------------------------
@@ -252,41 +294,58 @@ class CallerEnd(End):
             LaneDead: the lane is dead, and no reply is left to take.
             PeerProtocolError: the container wrote nonsense; the lane has been marked dead.
         """
+        self.gather()
+        replies = list(self.replies.values())
+        self.replies.clear()
+        return replies
+
+    def gather(self) -> None:
+        """Hot path. Bring all replies that are here into `replies`; never waits. Raises as `take` does."""
         self._seen = self._words[REPLIES_TOLD]
+        told = self._told_before = self._told
         try:
             count = self._read_bell()
         except BlockingIOError:
             self._check_alive()
-            return []
+            return
         if count > self._entries:
             count = self._odd_count(count)
             if not count:
+                self._word[0] = 0
                 self._check_alive()
-                return []
-        replies: list[Reply] = []
+                return
+        self._told = told + count
+        self._word[0] = 0
+        self._apply_told()
+
+    def _apply_told(self) -> None:
+        """Hot path."""
         try:
-            self._take(count, replies)
+            self._apply()
         except PeerProtocolError as exc:
             self._on_protocol_error(exc)
-            if not replies:
+            if not self.replies:
                 raise
             # The replies before the nonsense are good, and those calls are no longer in flight: the next take raises.
-        return replies
 
-    def _take(self, count: int, replies: list[Reply]) -> None:
-        """Hot path. Copy, validate and apply the next `count` entries."""
+    def _apply(self) -> None:
+        """Hot path. Copy, validate and apply the entries that the doorbell has told of, one after another."""
         producer = self._producer
         out, free, calls, owned = self.out, self.free, self.calls, self._owned
         low, high = self._peer_low, self._peer_high
-        append = replies.append
+        replies = self.replies
+        applied = self._applied
         acked_last = -1
         consumer = self._consumer
-        for kind, flags, released, acked, call_id, offset, nbytes, signature, r3, r0, r1, r2 in consumer.take(count):
+        for kind, flags, released, acked, call_id, offset, nbytes, signature, r3, r0, r1, r2 in consumer.take(
+            self._told - applied
+        ):
             if acked != acked_last:
                 producer.on_acked(acked)
                 acked_last = acked
             if kind == RELEASE:
                 self._on_released(released, (call_id, offset, r3, r0, r1, r2))
+                self._applied = applied = applied + 1
                 continue
             if released:
                 self._on_released(released, (r0, r1, r2))
@@ -295,25 +354,32 @@ class CallerEnd(End):
                     self._bad_block(call_id, offset, nbytes)
             elif offset:
                 self._bad_block(call_id, offset, nbytes)
-            if kind in _FINAL:
-                if (known := calls.pop(call_id, None)) is None:
+            if (known := calls.get(call_id)) is None:
+                if kind not in _FINAL or applied != self._mended:
                     self._bad_entry(kind, call_id)
-                call, blocks = known
+                self._released_early.discard(call_id)
+                self._applied = applied = applied + 1
+                continue
+            call, blocks = known
+            replies[applied] = (call, call_id, kind, flags, signature, offset, nbytes)
+            if kind in _FINAL:
                 if flags & REQUEST_RELEASED:
+                    del calls[call_id]
                     if type(blocks) is int and not owned:
                         free[out.pop(blocks)].append(blocks)
                     else:
                         self._free_blocks(blocks)
                 elif call_id in self._released_early:
+                    del calls[call_id]
                     self._released_early.discard(call_id)
                     self._free_blocks(blocks)
                 else:
                     self._kept[call_id] = blocks
-            elif kind == PART and (known := calls.get(call_id)) is not None:
-                call = known[0]
-            else:
+                    del calls[call_id]
+            elif kind != PART:
+                del replies[applied]
                 self._bad_entry(kind, call_id)
-            append((call, call_id, kind, flags, signature, offset, nbytes))
+            self._applied = applied = applied + 1
         if consumer.consumed - consumer.acknowledged >= self._acknowledge_at:
             self._acknowledge()
         if self._disowned:
@@ -332,13 +398,61 @@ class CallerEnd(End):
                 self._free_blocks(blocks)
             elif call_id in self.calls and call_id not in early and len(early) < self._calls_max:
                 early.add(call_id)
-            else:
+            elif self._applied != self._mended:
                 raise PeerProtocolError(f"the container releases a request that it does not have: call {call_id}")
 
     def release(self, offset: int) -> None:
         """Hot path. A reply's block is no longer needed; the container learns it with the next flush. Once for each
         reply that has a block. Any thread may call this, also from a finalizer and after `close`."""
         self._pending.append(offset)
+
+    def is_released(self, offset: int) -> bool:
+        """Whether a reply's block waits for the container to be told of its release."""
+        return offset in self._pending
+
+    # --- after an exception -----------------------------------------------------------------------------------------
+
+    def mend(self) -> None:
+        """Set right whatever an exception has left half done, wherever it came. What was told and not yet taken is in
+        `replies` afterwards; a call that was being published either is in `calls` or never was.
+
+        Raises:
+            PeerProtocolError: as `gather`.
+        """
+        if self._closed:
+            return
+        producer = self._producer
+        producer.mend()
+        if self._rung:
+            producer.flushed = self._flush_to
+            self._rung.clear()
+        call_id = self._last_id + 1
+        if call_id in self.calls:
+            if producer.published > self._call_at:
+                self._last_id = call_id
+            else:
+                del self.calls[call_id]
+        if self._word[0]:
+            self._told = self._told_before + (self._word[0] & COUNT_MASK)
+            self._word[0] = 0
+        self._bell.wake()  # whatever it said about the lane's state is found anew
+        self._consumer.consumed = self._mended = self._applied
+        try:
+            self._apply_told()
+        finally:
+            self._mended = -1
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Blocks that nobody uses are free."""
+        while self._disowned:
+            self._owners.discard(self._disowned[0])
+            del self._disowned[0]
+        reasons = Counter(self._owners)
+        for blocks in [*(blocks for _, blocks in self.calls.values()), *self._kept.values()]:
+            reasons.update((blocks,) if isinstance(blocks, int) else blocks)
+        self._owned = {offset: count for offset, count in reasons.items() if count > 1 or offset in self._owners}
+        self._slab.mend(reasons)
 
     def close(self) -> None:
         super().close()

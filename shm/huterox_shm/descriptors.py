@@ -8,14 +8,16 @@ foreign code may close whole ranges of them (a worker), the numbers are higher s
 import errno
 import fcntl
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 FIRST: Final = 3
 """After the standard ones."""
 
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.EINVAL})
+_NOWHERE: Final[deque[None]] = deque(maxlen=0)
 _lowest = FIRST
 
 
@@ -55,6 +57,18 @@ def move_all(fds: Iterable[int]) -> list[int]:
             os.close(fd)
         raise
     return moved
+
+
+def open_eventfd(fds: list[int]) -> int:
+    """A new eventfd, entered into `fds`. One step in C: whatever interrupts the thread, it is not lost."""
+    fds.extend(map(os.eventfd, (0,), (os.EFD_NONBLOCK | os.EFD_CLOEXEC,)))
+    return fds[-1]
+
+
+def close_all(fds: list[int]) -> None:
+    """Close and forget them. None is lost or closed twice, whatever interrupts the thread, whoever else does this."""
+    with suppress(IndexError):
+        _NOWHERE.extend(map(os.close, iter(fds.pop, None)))
 
 
 def fill_standard() -> list[int]:

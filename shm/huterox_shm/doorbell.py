@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from huterox_shm.descriptors import out_of_the_way
+from huterox_shm.descriptors import close_all, out_of_the_way
 from huterox_shm.errors import HandoverError
 
 BELL: Final = 1 << 32
@@ -36,10 +36,11 @@ class Doorbell:
     """Owns one eventfd.
 
     `ring(count)` adds, `read()` returns the sum and clears it; both raise BlockingIOError instead of waiting. They are
-    attributes because that is called faster than a method.
+    attributes because that is called faster than a method. `word[0]` is what was read last, until the reader clears it:
+    an exception that comes between a read and the use of its result loses nothing.
     """
 
-    __slots__ = ("fd", "read", "ring")
+    __slots__ = ("fd", "read", "ring", "word", "_fds")
 
     def __init__(self, fd: int) -> None:
         """Take over `fd`.
@@ -51,8 +52,10 @@ class Doorbell:
             raise HandoverError(f"descriptor {fd} is not an eventfd")
         os.set_blocking(fd, False)
         self.fd = fd
+        self._fds = [fd]
         self.ring: Callable[[int], None] = functools.partial(os.eventfd_write, fd)
-        self.read: Callable[[], int] = _reader(fd)
+        self.read: Callable[[], int]
+        self.read, self.word = _reader(fd)
 
     def fileno(self) -> int:
         """For poll and event loops: readable once something was rung."""
@@ -81,23 +84,22 @@ class Doorbell:
 
     def close(self) -> None:
         """Close the descriptor, once. `ring` and `read` must not be called afterwards."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        self.fd = -1
+        close_all(self._fds)
 
 
-def _reader(fd: int) -> Callable[[], int]:
-    """Reads without waiting, whatever the descriptor's flags say."""
+def _reader(fd: int) -> "tuple[Callable[[], int], memoryview[int]]":
+    """Reads without waiting, whatever the descriptor's flags say; and the word that it reads into."""
     data = bytearray(8)
     buffers, preadv, nowait = [data], os.preadv, os.RWF_NOWAIT
-    word: memoryview = memoryview(data).cast("Q")
+    word: memoryview[int] = memoryview(data).cast("Q")
 
     def read() -> int:
         """Hot path."""
         preadv(fd, buffers, -1, nowait)
         return word[0]
 
-    return read
+    return read, word
 
 
 def _count_of(fd: int) -> int:

@@ -43,6 +43,7 @@ class Bell(Protocol):
 
     ring: Callable[[int], None]
     read: Callable[[], int]
+    word: Any
 
     def fileno(self) -> int: ...
     def wake(self) -> None: ...
@@ -186,9 +187,8 @@ class End(abc.ABC):
         self._bell.wake()
 
     def close(self) -> None:
-        """Let go of descriptors and memory. Views that are still out keep their memory, readable, until they die."""
-        if self._closed:
-            return
+        """Let go of descriptors and memory. Views that are still out keep their memory, readable, until they die. A
+        second call finishes one that was interrupted."""
         self._closed = True
         self._read_bell = self._ring_peer = self.readable = self.writable = self._words = _CLOSED
         self._consumer = self._producer = _CLOSED

@@ -96,6 +96,9 @@ class Producer:
     `published`, `flushed` (told through the doorbell) and `acked` are running counts. `pending` holds what the peer may
     have back (offsets or call ids: the ring does not care); it travels with the next entries. Appending to it is all
     that a garbage collector's callback does, so any thread may.
+
+    An exception may come between any two steps here (an interrupt). An entry is published by one assignment; what it
+    releases is in `pending` or in `_telling` all the time, and `mend` tells which of them counts.
     """
 
     __slots__ = (
@@ -108,6 +111,8 @@ class Producer:
         "_entries",
         "_mask",
         "_opposite",
+        "_telling",
+        "_telling_at",
     )
 
     def __init__(self, buffer: Any, at: int, entries: int, opposite: Consumer) -> None:
@@ -124,6 +129,8 @@ class Producer:
         self._entries = entries
         self._mask = entries - 1
         self._opposite = opposite
+        self._telling: list[int] = []  # what the entry that is being written releases
+        self._telling_at = 0  # how many entries were published before that one
 
     def publish(
         self,
@@ -150,14 +157,22 @@ class Producer:
         consumed = opposite.acknowledged = opposite.consumed
         count = second = first = third = 0
         if pending := self.pending:
+            telling = self._telling
+            self._telling_at = published
             count = 1
-            first = pending.pop()
+            first = pending[0]
+            telling.append(first)
+            del pending[0]  # from the front: others append meanwhile
             if pending:
                 count = 2
-                second = pending.pop()
+                second = pending[0]
+                telling.append(second)
+                del pending[0]
                 if pending:
                     count = 3
-                    third = pending.pop()
+                    third = pending[0]
+                    telling.append(third)
+                    del pending[0]
         _pack_into(
             self.buffer,
             self._at + ((published & self._mask) << ENTRY_SHIFT),
@@ -175,6 +190,8 @@ class Producer:
             third,
         )
         self.published = published + 1
+        if count:
+            telling.clear()
 
     def publish_releases(self, kept: int) -> bool:
         """Write one RELEASE entry with up to six pending releases (or none: a mere acknowledgement), if it fits."""
@@ -183,13 +200,26 @@ class Producer:
             return False
         opposite = self._opposite
         consumed = opposite.acknowledged = opposite.consumed
-        pending = self.pending
-        count = min(len(pending), RELEASES_ONLY_MAX)
-        r0, r1, r2, *more = [pending.pop() for _ in range(count)] + [0] * (RELEASES_ONLY_MAX - count)
+        pending, telling = self.pending, self._telling
+        self._telling_at = published
+        while pending and len(telling) < RELEASES_ONLY_MAX:
+            telling.append(pending[0])
+            del pending[0]
+        count = len(telling)
+        r0, r1, r2, *more = telling + [0] * (RELEASES_ONLY_MAX - count)
         at = self._at + ((published & self._mask) << ENTRY_SHIFT)
         _pack_into(self.buffer, at, RELEASE, 0, count, consumed & ACKED_MASK, r0, r1, 0, 0, r2, *more)
         self.published = published + 1
+        telling.clear()
         return True
+
+    def mend(self) -> None:
+        """After an exception has left a method half done: what was to be released and was not told is pending again."""
+        if self.published == self._telling_at:
+            for released in self._telling:
+                if released not in self.pending:
+                    self.pending.append(released)
+        self._telling.clear()
 
     def on_acked(self, acked: int) -> None:
         """The peer says that it has consumed `acked` entries in all, modulo 2^32.

@@ -14,9 +14,10 @@ import fcntl
 import mmap
 import os
 import sys
+from contextlib import suppress
 from typing import Final
 
-from huterox_shm.descriptors import out_of_the_way, standard_taken
+from huterox_shm.descriptors import close_all, out_of_the_way, standard_taken
 from huterox_shm.errors import HandoverError, LaneFull
 
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -91,7 +92,7 @@ def map_memory(fd: int, nbytes: int) -> mmap.mmap:
 class Segment:
     """One end's mapping of a segment. `buffer` is the whole of it; slices of `buffer` are copies."""
 
-    __slots__ = ("buffer", "fd", "nbytes")
+    __slots__ = ("buffer", "fd", "nbytes", "_fds")
 
     def __init__(self, fd: int) -> None:
         """Map the memfd `fd` and take it over.
@@ -106,6 +107,7 @@ class Segment:
             raise HandoverError("the segment is empty")
         self.buffer = map_memory(fd, self.nbytes)
         self.fd = fd
+        self._fds = [fd]
 
     def reserve(self, offset: int, nbytes: int) -> None:
         """Give pages to a span, and touch them.
@@ -130,7 +132,7 @@ class Segment:
         Never by `mmap.close`: an array made by `np.ndarray(..., buffer=view)` holds the mmap object but exports no
         buffer of it, so a close would succeed and leave the array over unmapped memory. The last reference unmaps it.
         """
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        self.fd = -1
+        close_all(self._fds)
+        with suppress(AttributeError):
             del self.buffer

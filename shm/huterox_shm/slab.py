@@ -22,7 +22,8 @@ Source: Knowlton 1965, "A fast storage allocator"; Barkley & Lee 1989, "A lazy b
 delays per class" (the laziness, without its bounds: a claim that finds nothing pays for joining).
 """
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from huterox_shm.errors import LaneFull, LaneTooSmall
@@ -154,6 +155,33 @@ class Slab:
             self._reserved.count(1) << self._chunk_order,
             1 << free[-1] if free else 0,
         )
+
+    def mend(self, living: Collection[int]) -> None:
+        """Work out anew which blocks are free, after an exception has left a method half done.
+
+        Args:
+            living: offsets of the blocks that somebody still uses. Everything else is free.
+        """
+        for offset in list(self.out):
+            if offset not in living:
+                del self.out[offset]
+        for stack in self.free:
+            stack.clear()
+        taken = sorted(self.out)
+        offset = self.base
+        for order in range(len(self.free) - 1, ORDER_MIN - 1, -1):
+            if self.nbytes >> order & 1:
+                self._free_between(offset, order, taken)
+                offset += 1 << order
+
+    def _free_between(self, offset: int, order: int, taken: Sequence[int]) -> None:
+        """Of this block, free what `taken` leaves."""
+        first = bisect_left(taken, offset)
+        if first == len(taken) or taken[first] >= offset + (1 << order):
+            self.free[order].append(offset)
+        elif taken[first] != offset or max(self.out[offset], ORDER_MIN) < order:
+            self._free_between(offset, order - 1, taken)
+            self._free_between(offset + (1 << (order - 1)), order - 1, taken)
 
     def _claim_rarely(self, nbytes: int) -> int:
         """A claim that needs a large block, or a split, or is refused."""

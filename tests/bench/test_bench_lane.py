@@ -56,6 +56,7 @@ class Lane:
         """The caller's way in."""
         core = self.core
         core.take()
+        core.news.clear()
         return [core.outcome(call) for call in calls]
 
     def round_trip(self, count: int) -> list[dict[str, Any]]:

@@ -195,7 +195,7 @@ def test_parts_are_kept_in_order_until_they_are_taken():
         assert not call.ended
     core.on_frames(answer(call))
     assert call.ended
-    metas = [bytes(call.take_part().meta) for _ in range(3)]
+    metas = [bytes(decode(call.take_part()).meta) for _ in range(3)]
     assert metas == [encode_meta(ReplyMeta({"i": index})) for index in range(3)]
     with pytest.raises(Fault):
         call.take_part()

@@ -391,9 +391,19 @@ class Gone:
         future.owner = future
         return future
 
-    def claim(self, call: Any) -> Any:
+    def claim(self, call: Any) -> bool:
         owner, call.owner = call.owner, None
-        return owner
+        return owner is not None
+
+    def settle(self, call: Any) -> bool:
+        owner = call.owner
+        if self.claim(call):
+            owner.settle(call)
+        return owner is not None
+
+    def own(self, call: Any, owner: Any) -> bool:
+        call.owner = None
+        return False
 
     def outcome(self, call: Any) -> Any:
         raise call.error

@@ -1,5 +1,6 @@
 """Which way a service's calls go, and when it seeks a lane: the sync client against doubles of everything else."""
 
+import gc
 import os
 import threading
 import time
@@ -336,6 +337,7 @@ def test_a_single_call_from_the_command_line_seeks_no_lane(double, kernel, monke
 @pytest.fixture
 def counted() -> Iterator[None]:
     """No descriptor and no thread more afterwards than before."""
+    gc.collect()  # what other tests have left
     before, threads = descriptor_count(), threading.active_count()
     yield
     eventually(lambda: threading.active_count() <= threads)

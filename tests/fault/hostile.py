@@ -63,6 +63,7 @@ class Hostile:
     def listen(self, within_s: float = 0.002) -> None:
         self.end.wait(within_s)
         self.core.take()
+        self.core.news.clear()
 
     # --- what no honest caller does -----------------------------------------------------------------------------------
 

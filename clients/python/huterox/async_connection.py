@@ -7,15 +7,18 @@ slower. Everything here runs in the loop's thread.
 
 import asyncio
 import os
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from math import inf
 from typing import Any, Final
 
 import zmq
 
 from huterox.core import Call, ClientCore, Limits, cancel_frame
-from huterox.sockets import LINGER_MS, NOBLOCK, open_dealer, read_only, receive_rest, send_frames
+from huterox.loops import call_weakly, watch_weakly
+from huterox.sockets import NOBLOCK, Dealer, Inbox, send_frames
 from huterox_wire.errors import Busy, InvalidInput
 from huterox_wire.message import Message
 
@@ -33,13 +36,14 @@ class AsyncConnection:
         self.now_s = loop.time
         self._loop = loop
         self._pid = os.getpid()
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = open_dealer(self._context, endpoint, limits)
+        self._dealer = Dealer(endpoint, limits)
+        self._socket = self._dealer.socket
+        self._inbox = Inbox(self._socket)
         self._option: Callable[[int], Any] = self._socket.get
         self._fd = self._socket.FD
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = inf
-        loop.add_reader(self._fd, self._read)
+        self._finalizer = watch_weakly(loop, self, {self._fd: AsyncConnection._read}, partial(_keep, self._dealer))
 
     async def run(self, call: Call) -> Message:
         """Hot path. Send a call, wait until it has ended, and return its REPLY."""
@@ -80,7 +84,7 @@ class AsyncConnection:
         """Give a call up, if it has not ended."""
         if self.core.cancel(call):
             self._send_cancel(call)
-            self._tell(call)
+            self._tell_news()
             self._read_if_any()
 
     def _read_if_any(self) -> None:
@@ -92,25 +96,30 @@ class AsyncConnection:
         """Hot path. Take in what has come and let it be known."""
         if self.core.closed:
             return
-        receive = self._socket.recv
+        inbox = self._inbox
         on_frames = self.core.on_frames
-        for _ in range(_BATCH):
-            try:
-                frame = receive(NOBLOCK, False)
-            except zmq.Again:
-                return
-            call = on_frames([read_only(frame)] if not frame.more else receive_rest(self._socket, frame))
-            if call is not None:
-                self._tell(call)
-                if call.ended and call.answer is None:
+        count = _BATCH
+        more = True
+        while more and count > 0:
+            more = inbox.fill(count)
+            while (frames := inbox.first()) is not None:
+                call = on_frames(frames)
+                inbox.drop(frames)
+                count -= 1
+                if call is not None and call.ended and call.answer is None:
                     self._send_cancel(call)
-        # The descriptor tells only of what comes after `Again`.
-        self._loop.call_soon(self._read)
+        self._tell_news()
+        if more:
+            # The descriptor tells only of what comes after `Again`.
+            self._loop.call_soon(self._read)
 
-    def _tell(self, call: Call) -> None:
-        """Hot path. The call has ended, or has one more part."""
-        if call.owner is not None and not call.owner.done():
-            call.owner.set_result(None)
+    def _tell_news(self) -> None:
+        """Hot path. Of the calls that have ended, or have one more part."""
+        news = self.core.news
+        for call in news:
+            if call.owner is not None and not call.owner.done():
+                call.owner.set_result(None)
+        news.clear()
 
     def _send_cancel(self, call: Call) -> None:
         with suppress(zmq.Again):  # the other side reads nothing, so there is nothing to stop
@@ -120,13 +129,13 @@ class AsyncConnection:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_s = deadline_s
-        self._timer = self._loop.call_at(deadline_s, self._on_time)
+        self._timer = self._loop.call_at(deadline_s, call_weakly, weakref.ref(self), AsyncConnection._on_time)
 
     def _on_time(self) -> None:
         late = self.core.expire(self._loop.time())
         for call in late:
             self._send_cancel(call)
-            self._tell(call)
+        self._tell_news()
         self._timer, self._timer_s = None, inf
         if self.core.next_deadline_s < inf:
             self._arm(self.core.next_deadline_s)
@@ -137,11 +146,15 @@ class AsyncConnection:
         """End the calls that are under way and let go of everything. May be called twice, and after a fork."""
         if self.core.closed or self._pid != os.getpid():
             return
+        self._finalizer.detach()
         self._loop.remove_reader(self._fd)
         if self._timer is not None:
             self._timer.cancel()
         for call in self.core.close():
             self._send_cancel(call)
-            self._tell(call)
-        self._socket.close(LINGER_MS)
-        self._context.term()
+        self._tell_news()
+        self._dealer.close()
+
+
+def _keep(_: Dealer) -> None:
+    """The dealer goes when nothing refers to it any more; up to here the loop's reader has."""

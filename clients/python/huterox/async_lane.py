@@ -8,9 +8,11 @@ then Busy. Everything here runs in the loop's thread.
 
 import asyncio
 import socket
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -21,8 +23,9 @@ from huterox.codec import encode_call
 from huterox.core import Limits
 from huterox.futures import Result
 from huterox.lane_call import LaneCall, Request
-from huterox.lane_core import LaneCore, values_of
+from huterox.lane_core import LaneCore, drop_lane, values_of
 from huterox.lease import LaneGone
+from huterox.loops import call_weakly, watch_weakly
 from huterox_shm.errors import LaneDead, LaneFull, PeerProtocolError
 from huterox_shm.lane import DEAD, CallerEnd
 from huterox_wire.errors import Busy, DeadlineExceeded, HuteroxError
@@ -78,8 +81,8 @@ class AsyncLane:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = inf
         self._fds = (end.fileno(), liveness.fileno())
-        loop.add_reader(self._fds[0], self._read)
-        loop.add_reader(self._fds[1], self.hang_up)
+        readers = dict(zip(self._fds, (AsyncLane._read, AsyncLane.hang_up), strict=True))
+        self._finalizer = watch_weakly(loop, self, readers, partial(drop_lane, end, liveness))
 
     @property
     def open(self) -> bool:
@@ -165,8 +168,10 @@ class AsyncLane:
                 raise
 
     def _cancel(self, call: LaneCall) -> None:
-        if self._core.cancel(call) and call.call_id and not self._over:
-            self._core.send_cancel(call)
+        if self._core.cancel(call):
+            self._core.news.clear()  # nobody waits
+            if call.call_id and not self._over:
+                self._core.send_cancel(call)
 
     # --- into the lane ----------------------------------------------------------------------------------------------
 
@@ -269,19 +274,18 @@ class AsyncLane:
         if self._over:
             return
         try:
-            news = self._core.take()
+            self._core.take()
         except LaneDead:
             self._lose(graceful=True)
             return
         except PeerProtocolError:
             self._lose(graceful=False)
             return
-        for call in news:
-            self._tell(call)
+        self._tell_news()
         if self._line:
             self._move_line()
         core = self._core
-        if core.held or core.dropped or self._end.releases_pending > core.releases_max:
+        if core.watched or core.dropped or self._end.releases_pending > core.releases_max:
             self._look_after_releases()
         if not core.in_flight_count and not core.open:
             self._lose(graceful=True)
@@ -291,11 +295,19 @@ class AsyncLane:
         core = self._core
         if not core.in_flight_count:
             return
+        core.tend()
         if core.dropped or self._end.releases_pending > core.releases_max:
             with suppress(LaneDead, PeerProtocolError):
                 core.tell_releases()
-        if core.held:
+        if core.watched:
             self._arm(monotonic() + _TICK_S)
+
+    def _tell_news(self) -> None:
+        """Hot path. Of all calls that have ended or have one more part."""
+        news = self._core.news
+        for call in news:
+            self._tell(call)
+        news.clear()
 
     def _tell(self, call: LaneCall) -> None:
         """Hot path. The call has ended, or has one more part."""
@@ -310,7 +322,8 @@ class AsyncLane:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_s = due_s
-        self._timer = self._loop.call_later(max(0.0, due_s - monotonic()), self._on_time)
+        left_s = max(0.0, due_s - monotonic())
+        self._timer = self._loop.call_later(left_s, call_weakly, weakref.ref(self), AsyncLane._on_time)
 
     def _on_time(self) -> None:
         self._timer, self._timer_s = None, inf
@@ -319,12 +332,12 @@ class AsyncLane:
         now_s = monotonic()
         for call in self._core.expire(now_s):
             self._core.send_cancel(call)
-            self._tell(call)
+        self._tell_news()
         if self._line:
             self._move_line()
         if self._line:
             self._arm(now_s + _TICK_S)
-        if self._core.held or self._core.dropped:
+        if self._core.watched or self._core.dropped:
             self._look_after_releases()
         if self._core.next_deadline_s < inf:
             self._arm(self._core.next_deadline_s)
@@ -346,16 +359,16 @@ class AsyncLane:
         """The lane is over. Ends all calls."""
         if self._over:
             return
-        ended = self._core.lose(graceful)
+        self._core.lose(graceful)
         self._let_go()
-        for call in ended:
-            self._tell(call)
+        self._tell_news()
         while self._line:
             self._give_back(self._line.popleft())
         self._on_end(self)
 
     def _let_go(self) -> None:
         self._over = True
+        self._finalizer.detach()
         for fd in self._fds:
             self._loop.remove_reader(fd)
         if self._timer is not None:
@@ -373,10 +386,9 @@ class AsyncLane:
         for call in ended:
             if not lost:
                 self._core.send_cancel(call)
-            self._tell(call)
         for call in waiting:
             self._core.cancel(call)
-            self._tell(call)
+        self._tell_news()
         with suppress(OSError):
             self._liveness.shutdown(socket.SHUT_RDWR)  # a forked child may hold a copy: the kernel must see the end
         self._liveness.close()

@@ -9,7 +9,7 @@ from typing import Any
 from huterox.async_connection import AsyncConnection
 from huterox.async_leases import AsyncLease
 from huterox.codec import decode_result, encode_call
-from huterox.core import Call
+from huterox.core import Call, decode_answer
 from huterox.futures import Result
 from huterox.lease import CALL_WAIT_S, LaneGone, left_s
 from huterox.service_base import ServiceBase
@@ -155,7 +155,7 @@ class AsyncRouted:
             while True:
                 while not await connection.wait(call):
                     fresh = False
-                    yield decode_result(call.take_part())
+                    yield decode_result(decode_answer(call.take_part()))
                 try:
                     last = decode_result(call.outcome())
                     break

@@ -1,6 +1,8 @@
 """The thread that looks after calls which nobody may be waiting for."""
 
 import threading
+import weakref
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +30,8 @@ class Background:
     """
 
     def __init__(self, channel: "Channel[Any]") -> None:
-        self._channel = channel
+        # Weakly: a client that is dropped without `close` must not live on by its thread.
+        self._channel = weakref.ref(channel, self._on_gone)
         self._thread: threading.Thread | None = None
         self._alarm = threading.Lock()
         self._alarm.acquire()
@@ -53,20 +56,41 @@ class Background:
         self._asleep = self.is_resting = not self._stopped
         return self._asleep
 
+    def mend(self) -> None:
+        """After an exception in the midst of `look_after` or `rest`. The channel's lock is held."""
+        self._asleep = False
+        with suppress(RuntimeError):
+            self._alarm.release()  # once too often does no harm: it looks, and rests again
+        if self._thread is not None and not self._thread.is_alive() and not self._stopped:
+            self._thread = None
+        self.look_after()
+
     def stop(self) -> None:
         """End the thread and wait for it, unless it is the one that calls this."""
         self._stopped = True
-        self._channel.wake_background()
+        if (channel := self._channel()) is not None:
+            channel.wake_background()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_JOIN_S)
 
+    def _on_gone(self, _: object) -> None:
+        self._stopped = True
+        with suppress(RuntimeError):
+            self._alarm.release()
+
     def _run(self) -> None:
-        channel = self._channel
         led, reads = False, 0
-        while not self._stopped:
-            if channel.rest_in_background():
+        while not self._stopped and self._thread is threading.current_thread():
+            if (channel := self._channel()) is None:
+                return
+            rests = channel.rest_in_background()
+            del channel
+            if rests:
                 self._alarm.acquire()
             elif not led:
                 self._alarm.acquire(timeout=_TICK_S)
+            if (channel := self._channel()) is None:
+                return
             led, reads = channel.lead_in_background(reads)
             channel.settle_ended()
+            del channel

@@ -7,15 +7,17 @@ import os
 import select
 from collections.abc import Callable
 from contextlib import suppress
+from threading import get_ident
 from time import monotonic
 from typing import Any, Final
 
 import zmq
 
 from huterox.channel import Channel, Owner
-from huterox.core import Call, ClientCore, Limits, cancel_frame
-from huterox.sockets import LINGER_MS, NOBLOCK, open_dealer, read_only, receive_rest, send_frames
-from huterox_wire.errors import Busy
+from huterox.core import Call, ClientCore, Limits, cancel_frame, decode_answer
+from huterox.sockets import NOBLOCK, Dealer, Inbox, send_frames
+from huterox_wire.errors import Busy, HuteroxError
+from huterox_wire.message import Message
 
 _STARTS_PER_READ: Final = 16
 _BATCH: Final = 256  # messages read under one hold of the lock
@@ -30,8 +32,9 @@ class Connection(Channel[Call]):
 
     def __init__(self, endpoint: str, limits: Limits) -> None:
         self.endpoint = endpoint
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = open_dealer(self._context, endpoint, limits)
+        self._dealer = Dealer(endpoint, limits)
+        self._socket = self._dealer.socket
+        self._inbox = Inbox(self._socket)
         self._option: Callable[[int], Any] = self._socket.get
         self._starts = 0
         super().__init__(ClientCore(limits))
@@ -42,16 +45,20 @@ class Connection(Channel[Call]):
             raise self._forked()
         try:
             with self._lock:
+                if self._torn:
+                    self._enter_torn()
+                self._torn = True
                 self._begin(call)
                 self._read_if_any()
                 lead = not (self._led or call.ended)
                 if lead:
-                    self._led = True
+                    self._led = get_ident()
                     self._polled_for = call
+                self._torn = False
+            self._stay(call, lead)
         except BaseException:
-            self.cancel(call)
+            self._recover(call)
             raise
-        self._stay(call, lead)
 
     def start(self, call: Call, owner: Owner[Call] | None) -> None:
         """Hot path. Send a call whose end is told to `owner`, or that is waited for with `wait`."""
@@ -59,25 +66,49 @@ class Connection(Channel[Call]):
             raise self._forked()
         call.owner = owner
         call.unattended = True
-        with self._lock:
-            self._begin(call)
-            self._starts += 1
-            # Reading in batches costs less. Nobody polls, so whoever takes the lead will read first.
-            if self._polled_for is None and self._starts % _STARTS_PER_READ:
-                self._unread = True
-            else:
-                self._read_if_any()
-            self._background.look_after()
-        if self._ended:
-            self.settle_ended()
+        try:
+            with self._lock:
+                if self._torn:
+                    self._enter_torn()
+                self._torn = True
+                self._begin(call)
+                self._starts += 1
+                # Reading in batches costs less. Nobody polls, so whoever takes the lead will read first.
+                if self._polled_for is None and self._starts % _STARTS_PER_READ:
+                    self._unread = True
+                else:
+                    self._read_if_any()
+                self._background.look_after()
+                self._torn = False
+            if self._ended:
+                self.settle_ended()
+        except BaseException:
+            self._recover(call)
+            raise
+
+    def take_part(self, call: Call) -> Message:
+        """The next part of a streamed reply, which is there."""
+        try:
+            with self._section:
+                frames = call.take_part()
+        except BaseException:
+            self._recover()
+            raise
+        return decode_answer(frames)
 
     def _begin(self, call: Call) -> None:
         """Hot path, under the lock. Send it. Raises HuteroxError: it is not under way."""
-        self.core.add(call, monotonic())
+        try:
+            self.core.add(call, monotonic())
+        except HuteroxError:
+            self._torn = False
+            raise
         try:
             send_frames(self._socket, call.frames)
         except zmq.Again:
             self.core.cancel(call)
+            self.core.news.clear()
+            self._torn = False
             raise Busy(f"the switchboard at {self.endpoint} takes no messages: the send queue is full") from None
 
     # --- the channel's hooks ----------------------------------------------------------------------------------------
@@ -96,26 +127,31 @@ class Connection(Channel[Call]):
         """Hot path."""
         self._reads += 1
         self._unread = False
-        receive = self._socket.recv
         core = self.core
-        for _ in range(_BATCH):
-            try:
-                frame = receive(NOBLOCK, False)
-            except zmq.Again:
-                return
-            call = core.on_frames([read_only(frame)] if not frame.more else receive_rest(self._socket, frame))
-            if call is not None:
-                self._tell(call)
-                if call.ended and call.answer is None:
+        inbox = self._inbox
+        count = _BATCH
+        more = True
+        while more and count > 0:
+            more = inbox.fill(min(core.in_flight_count, count) or 1)
+            while (frames := inbox.first()) is not None:
+                call = core.on_frames(frames)
+                inbox.drop(frames)
+                count -= 1
+                if call is not None and call.ended and call.answer is None:
                     self._send_cancel(call)
-                if not core.in_flight_count:
-                    break
-        self._leave_unread()  # the descriptor tells only of what comes after `Again`
+            if not core.in_flight_count:
+                break
+        self._tell_news()
+        if more:
+            self._leave_unread()  # the descriptor tells only of what comes after `Again`
+
+    def _mend_core(self) -> None:
+        self.core.mend()
+        self._read()
 
     def _send_cancel(self, call: Call) -> None:
         with suppress(zmq.Again):  # the other side reads nothing, so there is nothing to stop
             self._socket.send(cancel_frame(call), NOBLOCK)
 
     def _close_transport(self) -> None:
-        self._socket.close(LINGER_MS)
-        self._context.term()
+        self._dealer.close()

@@ -70,7 +70,6 @@ class Call:
         "owner",
         "parts",
         "parts_nbytes",
-        "parts_taken_nbytes",
         "request_id",
         "timeout_s",
         "unattended",
@@ -83,8 +82,7 @@ class Call:
         self.nbytes = nbytes
         self.deadline_s = inf
         self.parts: deque[Sequence[Buffer]] | None = deque() if stream else None
-        self.parts_nbytes = 0  # of all parts that came; the core writes it
-        self.parts_taken_nbytes = 0  # of those that were taken; the taker writes it
+        self.parts_nbytes = 0
         self.answer: Sequence[Buffer] | None = None
         self.error: HuteroxError | None = None
         self.ended = False
@@ -107,13 +105,13 @@ class Call:
             raise self.error
         return message
 
-    def take_part(self) -> Message:
-        """The next part; there is one while `parts` is not empty."""
+    def take_part(self) -> Sequence[Buffer]:
+        """The next part; there is one while `parts` is not empty. Under the shell's lock."""
         if not self.parts:
             raise Fault("no part has come")
         frames = self.parts.popleft()
-        self.parts_taken_nbytes += sum(map(len, frames))
-        return decode_answer(frames)
+        self.parts_nbytes -= sum(map(len, frames))
+        return frames
 
 
 class ClientCore:
@@ -126,6 +124,8 @@ class ClientCore:
         self._nbytes = 0
         self._closed: HuteroxError | None = None
         self.unattended_count = 0
+        self.news: list[Call] = []
+        """Calls that have ended or have one more part. The shell tells whoever waits, then clears it."""
         self.strays = 0  # messages that belong to no call: late answers, garbage
         # No call ends by itself before this. Only a lower bound: it is corrected when it is reached, so that an
         # answered call, the common case, costs nothing here.
@@ -235,10 +235,12 @@ class ClientCore:
         if call is None or kind != _PART or call.parts is None:
             self.strays += 1
             return None
-        call.parts.append(frames)
-        call.parts_nbytes += sum(map(len, frames))
+        self.news.append(call)
+        if not call.parts or call.parts[-1] is not frames:
+            call.parts.append(frames)
+            call.parts_nbytes += sum(map(len, frames))
         limits = self._limits
-        nbytes = call.parts_nbytes - call.parts_taken_nbytes
+        nbytes = call.parts_nbytes
         count = len(call.parts)
         # One part alone may be as large as any message.
         if count > limits.stream_parts_max or (nbytes > limits.stream_nbytes_max and count > 1):
@@ -253,11 +255,23 @@ class ClientCore:
 
     def _end(self, call: Call) -> None:
         """Hot path."""
+        self.news.append(call)
+        call.ended = True
         del self._pending[call.request_id]
         self._nbytes -= call.nbytes
         if call.unattended:
             self.unattended_count -= 1
-        call.ended = True
+
+    def mend(self) -> None:
+        """After an exception has left a method half done: sums are made anew, calls that have ended leave."""
+        for call in list(self._pending.values()):
+            call.parts_nbytes = sum(sum(map(len, frames)) for frames in call.parts or ())
+            if call.ended:
+                self.news.append(call)
+                del self._pending[call.request_id]
+        self._nbytes = sum(call.nbytes for call in self._pending.values())
+        self.unattended_count = sum(call.unattended for call in self._pending.values())
+        self.next_deadline_s = 0.0  # found anew
 
     def cancel(self, call: Call) -> bool:
         """Give a call up. False: it had ended before. The caller sends `cancel_frame(call)`."""

@@ -14,9 +14,11 @@ by the future itself otherwise; the others end as WorkerLost.
 import select
 import socket
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from threading import get_ident
 from time import monotonic, monotonic_ns
 from typing import Any, Final
 
@@ -24,16 +26,20 @@ import numpy as np
 
 from huterox.channel import Channel
 from huterox.core import Limits
-from huterox.lane_call import LaneCall
-from huterox.lane_core import LaneCore
+from huterox.lane_call import Answer, LaneCall
+from huterox.lane_core import LaneCore, drop_lane
 from huterox.lane_futures import LaneFuture, LaneStream, Router
 from huterox.lease import LaneGone
 from huterox_shm.errors import LaneDead, LaneFull, PeerProtocolError, ShmError
 from huterox_shm.lane import DEAD, CallerEnd
 from huterox_shm.spinning import Spinner
+from huterox_wire.errors import HuteroxError
 
 _QUEUED_MAX: Final = 16
 """So many calls are shown to a container that has work; one that has none sees the first at once."""
+
+_CLEAN: Final = (ShmError, LaneGone, HuteroxError)
+"""What a call that was not published raises."""
 
 _ROOM_LOOK_S: Final = 0.05
 
@@ -60,10 +66,12 @@ class LaneConnection(Channel[LaneCall]):
     """
 
     core: LaneCore
+    _clean = _CLEAN
 
     def __init__(
         self, end: CallerEnd, liveness: socket.socket, limits: Limits, on_end: Callable[["LaneConnection"], None]
     ) -> None:
+        weakref.finalize(self, drop_lane, end, liveness).atexit = False
         self._end = end
         self._liveness = liveness
         self._waits = limits.lane_waits
@@ -74,7 +82,7 @@ class LaneConnection(Channel[LaneCall]):
         super().__init__(LaneCore(end, limits))
         self._publish = self.core.publish
         self._errand = self._background.errand
-        self._restless = self.core.held  # a result may be dropped while the container waits for its room
+        self._restless = self.core.watched  # a result may be dropped while the container waits for its room
 
     # --- calls ------------------------------------------------------------------------------------------------------
 
@@ -92,19 +100,35 @@ class LaneConnection(Channel[LaneCall]):
         """
         call = LaneCall()
         try:
+            self._run(call, method, inputs, timeout_s)
+        except BaseException:
+            self._recover(call)
+            raise
+        return self.core.outcome(call)
+
+    def _run(self, call: LaneCall, method: str, inputs: Mapping[str, Any], timeout_s: float) -> None:
+        """Hot path."""
+        try:
             with self._lock:
-                self._publish(call, method, inputs, timeout_s, monotonic())
-                self.core.flush()
+                if self._torn:
+                    self._enter_torn()
+                self._torn = True
+                try:
+                    self._publish(call, method, inputs, timeout_s, monotonic())
+                    self.core.flush()
+                except _CLEAN:
+                    self._torn = False
+                    raise
                 self._unread = False
                 lead = not self._led
                 if lead:
-                    self._led = True
+                    self._led = get_ident()
                     self._polled_for = call
-        except ShmError as exc:
+                self._torn = False
+        except _CLEAN as exc:
             self._start_later(exc, call, method, inputs, timeout_s)
             lead = False
         self._stay(call, lead)
-        return self.core.outcome(call)
 
     def submit(self, method: str, inputs: Mapping[str, Any], timeout_s: float, router: Router) -> LaneFuture:
         """Hot path. Start a call. `router` takes it up should the container end without having touched it.
@@ -113,8 +137,20 @@ class LaneConnection(Channel[LaneCall]):
             LaneGone, HuteroxError: it has not been started.
         """
         future = LaneFuture(self, router)
+        try:
+            self._submit(future, method, inputs, timeout_s)
+        except BaseException:
+            self._recover(future)
+            raise
+        return future
+
+    def _submit(self, future: LaneFuture, method: str, inputs: Mapping[str, Any], timeout_s: float) -> None:
+        """Hot path."""
         lock = self._lock
         lock.acquire()  # a with statement costs twice as much
+        if self._torn:
+            self._enter_torn()
+        self._torn = True
         full = None
         try:
             core = self.core
@@ -124,13 +160,12 @@ class LaneConnection(Channel[LaneCall]):
                 core.flush()
             if self._background.is_resting:
                 self._background.look_after()
-        except ShmError as exc:
+        except _CLEAN as exc:
             full = exc
-        finally:
-            lock.release()
+        self._torn = False
+        lock.release()
         if full is not None:
             self._start_later(full, future, method, inputs, timeout_s)
-        return future
 
     def stream(self, method: str, inputs: Mapping[str, Any], timeout_s: float, router: Router) -> LaneStream:
         """Start a call whose result comes in parts. Raises as `submit`."""
@@ -139,23 +174,59 @@ class LaneConnection(Channel[LaneCall]):
         call.keeps_request = True
         stream = LaneStream(self, call, router)
         try:
-            with self._lock:
-                self._publish(call, method, inputs, timeout_s, monotonic())
-                self.core.flush()
-                self._background.look_after()
+            self._start_now_or_later(call, method, inputs, timeout_s)
+        except BaseException:
+            self._recover(call)
+            raise
+        return stream
+
+    def _start_now_or_later(self, call: LaneCall, method: str, inputs: Mapping[str, Any], timeout_s: float) -> None:
+        try:
+            self._start(call, method, inputs, timeout_s)
         except ShmError as exc:
             self._start_later(exc, call, method, inputs, timeout_s)
-        return stream
+
+    def _start(self, call: LaneCall, method: str, inputs: Mapping[str, Any], timeout_s: float) -> None:
+        """Publish a call that somebody waits for later."""
+        with self._section:
+            self._publish(call, method, inputs, timeout_s, monotonic())
+            self.core.flush()
+            self._background.look_after()
+
+    def own(self, call: LaneCall, owner: Any) -> bool:
+        """Have `owner` told of the call's end. False: it has ended, and nobody else is told."""
+        try:
+            with self._section:
+                call.owner = None if call.ended else owner
+                return not call.ended
+        except BaseException:
+            self._recover()
+            raise
+
+    def take_part(self, call: LaneCall) -> Answer:
+        """The next part of a streamed reply, which is there."""
+        try:
+            with self._section:
+                return self.core.take_part(call)
+        except BaseException:
+            self._recover()
+            raise
 
     def empty(self, shape: int | Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
         """See `LaneCore.empty`."""
-        with self._lock:
-            return self.core.empty(shape, dtype)
+        try:
+            with self._section:
+                return self.core.empty(shape, dtype)
+        except BaseException:
+            self._recover()
+            raise
 
     def _start_later(
-        self, exc: ShmError, call: LaneCall, method: str, inputs: Mapping[str, Any], timeout_s: float
+        self, exc: Exception, call: LaneCall, method: str, inputs: Mapping[str, Any], timeout_s: float
     ) -> None:
         """A call that could not be started at once: wait for room, as long as its time lasts; or say why not."""
+        if not isinstance(exc, ShmError):
+            raise exc
         until_s = monotonic() + timeout_s
         while True:
             if isinstance(exc, LaneDead | PeerProtocolError):
@@ -170,10 +241,7 @@ class LaneConnection(Channel[LaneCall]):
                 raise self.core.full(exc) from None
             self._wait_for_room(min(until_s, monotonic() + _ROOM_LOOK_S))
             try:
-                with self._lock:
-                    self._publish(call, method, inputs, max(until_s - monotonic(), 1e-6), monotonic())
-                    self.core.flush()
-                    self._background.look_after()
+                self._start(call, method, inputs, max(until_s - monotonic(), 1e-6))
                 return
             except ShmError as again:
                 exc = again
@@ -181,14 +249,20 @@ class LaneConnection(Channel[LaneCall]):
     def _wait_for_room(self, until_s: float) -> None:
         """Until an answer has come, which gives a place and perhaps a block back; a dropped array rings no bell."""
         room = LaneCall()
-        with self._lock:
-            self._rooms.append(room)
         try:
+            with self._section:
+                self._rooms.append(room)
             self.wait(room, until_s)
-        finally:
-            with self._lock:
-                if room in self._rooms:
-                    self._rooms.remove(room)
+            self._leave_room(room)
+        except BaseException:
+            self._recover()
+            self._leave_room(room)
+            raise
+
+    def _leave_room(self, room: LaneCall) -> None:
+        with self._section:
+            if room in self._rooms:
+                self._rooms.remove(room)
 
     # --- the channel's hooks ----------------------------------------------------------------------------------------
 
@@ -208,7 +282,7 @@ class LaneConnection(Channel[LaneCall]):
         try:
             super()._poll(wait_s)
         finally:
-            del _sleepers[self]
+            _sleepers.pop(self, None)
         self._spinner.slept(begun_ns)
 
     def _read_if_any(self) -> None:
@@ -231,34 +305,38 @@ class LaneConnection(Channel[LaneCall]):
         except PeerProtocolError:
             self._lose(graceful=False)
             return
-        if self._followers or self._rooms or self._polled_for is not None:
-            for call in news:
-                self._tell(call)
-        else:
-            ended = self._ended
-            for call in news:
-                if call.owner is not None and call.ended:
-                    ended.append(call)
-        if news and self._rooms:
-            self._tell_rooms()
+        if news:
+            if self._rooms:
+                self._tell_rooms()
+            self._tell_news()
         if not self._end.calls and not core.open:
             self._lose(graceful=True)
 
     def _tell_rooms(self) -> None:
-        rooms, self._rooms = self._rooms, []
-        for room in rooms:
+        for room in self._rooms:
             room.ended = True
             self._tell(room)
+        self._rooms.clear()
 
     def _lose(self, graceful: bool) -> None:
         """The lane is over: end what is in flight. Under the lock."""
         if self._on_end is None:
             return
-        for call in self.core.lose(graceful):
-            self._tell(call)
+        self.core.lose(graceful)
         self._tell_rooms()
-        on_end, self._on_end = self._on_end, None
-        on_end(self)
+        self._tell_news()
+        self._on_end(self)
+        self._on_end = None
+
+    def _give_back(self, call: LaneCall | None) -> None:
+        if self._led == get_ident():
+            _sleepers.pop(self, None)
+        super()._give_back(call)
+
+    def _mend_core(self) -> None:
+        with suppress(ShmError):  # the lane is over, or mad: `_read` says so
+            self.core.mend()
+        self._read()
 
     def _send_cancel(self, call: LaneCall) -> None:
         if call.call_id:
@@ -266,33 +344,42 @@ class LaneConnection(Channel[LaneCall]):
 
     def _look(self, is_mad: bool = False) -> None:
         """Take in what there is, without waiting for more. `is_mad`: the container wrote nonsense, so that is all."""
-        with self._lock:
-            if not self.core.closed:
-                self._read()
-                if is_mad:
-                    self._lose(graceful=False)
-        if self._ended:
-            self.settle_ended()
+        try:
+            with self._section:
+                if not self.core.closed:
+                    if is_mad:
+                        self.core.queued_count = 0  # nothing more is shown to it
+                    self._read()
+                    if is_mad:
+                        self._lose(graceful=False)
+            if self._ended:
+                self.settle_ended()
+        except BaseException:
+            self._recover()
+            raise
 
     def leave(self) -> None:
         """Take no new calls; the lane is over when those in flight have ended. Any thread, any number of times."""
-        with self._lock:
-            self.core.leave()
+        self.core.leave()
         self._look()
 
     def hang_up(self) -> None:
         """The kernel has closed its side: the lane is over. Any thread, any number of times."""
-        with self._lock:
-            if self.core.closed or self._on_end is None:
-                return
-            with suppress(ShmError):
-                while news := self.core.take():  # what was answered is as good as ever
-                    for call in news:
-                        self._tell(call)
-            # Marked dead by the kernel: the container's last word is final. Otherwise it is the kernel that has died.
-            self._lose(graceful=self._end.state == DEAD)
-        if self._ended:
-            self.settle_ended()
+        try:
+            with self._section:
+                if self.core.closed or self._on_end is None:
+                    return
+                with suppress(ShmError):
+                    while self.core.take():  # what was answered is as good as ever
+                        self._tell_news()
+                # Marked dead by the kernel: the container's last word is final. Otherwise it is the kernel that has
+                # died.
+                self._lose(graceful=self._end.state == DEAD)
+            if self._ended:
+                self.settle_ended()
+        except BaseException:
+            self._recover()
+            raise
 
     def _on_hangup(self, fd: int) -> None:
         with suppress(KeyError):
@@ -309,7 +396,7 @@ class LaneConnection(Channel[LaneCall]):
 
     def forget(self) -> None:
         """In a forked child: everything belongs to the parent, and what is asked of this lane is refused."""
-        self._lock = threading.Lock()  # another thread may have held it at the moment of the fork
+        self._lock = threading.RLock()  # another thread may have held it at the moment of the fork
         _sleepers.pop(self, None)
         self._on_end = None
         self._liveness.close()

@@ -9,6 +9,7 @@ container had not begun it.
 Not thread-safe: the shell's lock is held for everything but `outcome` and what garbage collection does.
 """
 
+import socket
 from math import inf
 from typing import Any, Final
 
@@ -17,16 +18,16 @@ import numpy as np
 from huterox.codec import decode_result
 from huterox.core import Limits, decode_answer
 from huterox.lane_call import Answer, LaneCall
-from huterox.lane_requests import LaneMemory, LaneRequests
+from huterox.lane_requests import LaneMemory, LaneRequests, watch
 from huterox.lease import LaneGone
-from huterox_shm.lane import DEFINES, PART, REPLY, CallerEnd
+from huterox_shm.lane import DEFINES, ERROR, PART, REPLY, CallerEnd
 from huterox_wire.errors import Busy, Cancelled, DeadlineExceeded, Fault, HuteroxError, WorkerLost
 from huterox_wire.forms import FORMS_MAX, Form
 from huterox_wire.header import Buffer
 from huterox_wire.message import decode
 from huterox_wire.meta import decode_error, decode_reply
 
-__all__ = ["LaneCall", "LaneCore", "LaneMemory", "ResultMemory", "values_of"]
+__all__ = ["LaneCall", "LaneCore", "LaneMemory", "ResultMemory", "drop_lane", "values_of"]
 
 COPIED_NBYTES_MAX: Final = 8192
 """Answers up to this size are copied out of the lane."""
@@ -38,13 +39,7 @@ _uint8 = np.dtype(np.uint8)
 class ResultMemory(np.ndarray[Any, Any]):
     """The block of a large answer: the base of the arrays in it. Goes with its last view."""
 
-    __slots__ = ("core", "offset")
-    core: "LaneCore"
-    offset: int
-
-    def __del__(self) -> None:
-        if (core := getattr(self, "core", None)) is not None:
-            core.release(self.offset)
+    __slots__ = ()
 
 
 class LaneCore(LaneRequests):
@@ -52,13 +47,15 @@ class LaneCore(LaneRequests):
 
     def __init__(self, end: CallerEnd, limits: Limits) -> None:
         super().__init__(end, limits)
-        self.dropped = False  # a large answer's block, since the container was told
         self._held_nbytes = 0  # no less than that in all; corrected when it is too much
         self._held_nbytes_max = end.layout.reply_half_nbytes // 2
         # So many blocks of copied answers may wait for the next call to tell of them.
         self.releases_max = end.layout.reply_half_nbytes // (16 * COPIED_NBYTES_MAX)
         self._answer_forms: list[Form | None] = [None] * (FORMS_MAX + 1)
         self._buffer = end.buffer
+        self.news: list[LaneCall] = []
+        """Calls that have ended or have one more part. The shell tells whoever waits, then clears it."""
+        self._delivery: tuple[int, Answer] | None = None  # the reply that is being delivered, and what it brings
 
     # --- what a channel asks ----------------------------------------------------------------------------------------
 
@@ -77,6 +74,7 @@ class LaneCore(LaneRequests):
         if call.ended:
             return False
         self._fail(call, Cancelled("the call was cancelled by its caller"))
+        self.news.append(call)
         return True
 
     def expire(self, now_s: float) -> list[LaneCall]:
@@ -88,6 +86,7 @@ class LaneCore(LaneRequests):
         for call in late:
             timeout_s = call.timeout_s
             self._fail(call, DeadlineExceeded(f"no answer within {timeout_s:g} s", timeout_s=timeout_s))
+        self.news += late
         self.next_deadline_s = min((call.deadline_s for call in living if not call.ended), default=inf)
         return late
 
@@ -97,6 +96,7 @@ class LaneCore(LaneRequests):
         calls = [call for call, _ in self._calls.values() if call is not None and not call.ended]
         for call in calls:
             self._fail(call, Cancelled("the client was closed while the call was under way"))
+        self.news += calls
         return calls
 
     def let_go(self) -> None:
@@ -122,13 +122,14 @@ class LaneCore(LaneRequests):
             if call is None or call.ended:
                 continue
             if call_id > begun:
-                self._fail(call, LaneGone("the container has ended before the call", call.deadline_s - self._grace_s))
                 if call.keeps_request:
                     call.request = self._request_of(call, blocks)
                     call.owner = call if call.goes_on else call.owner
+                self._fail(call, LaneGone("the container has ended before the call", call.deadline_s - self._grace_s))
             else:
                 self._fail(call, WorkerLost("the container has ended while it had the call", executed="maybe"))
             ended.append(call)
+        self.news += ended
         self._calls.clear()
         return ended
 
@@ -145,22 +146,34 @@ class LaneCore(LaneRequests):
             LaneDead: the lane is over, and nothing is left to take.
             PeerProtocolError: the container wrote nonsense.
         """
-        news: list[LaneCall] = []
-        append = news.append
+        if self._gone:
+            self.tend()
+        self.end.gather()
+        if self.end.replies:
+            self._deliver()
+        return self.news
+
+    def _deliver(self) -> None:
+        """Hot path. Give each reply to its call. An exception may come between any two steps: then the reply is still
+        there, and `_redeliver` goes on."""
         forms = self._answer_forms
         buffer = self._buffer
         release = self.end.release
-        for call, _, kind, flags, number, offset, nbytes in self.end.take():
+        replies = self.end.replies
+        append = self.news.append
+        for index, (call, _, kind, flags, number, offset, nbytes) in list(replies.items()):
             if flags & DEFINES or call is None or call.ended:
                 self._take_other(kind, flags, number, offset, nbytes)
+                del replies[index]
                 continue
             form = forms[number] if number <= FORMS_MAX else None
             if nbytes <= COPIED_NBYTES_MAX:
                 answer = (form, buffer[offset : offset + nbytes])
+                self._delivery = (index, answer)
                 if nbytes:
                     release(offset)
             else:
-                answer = (form, self._hold(offset, nbytes))
+                answer = self._hold(index, form, offset, nbytes)
             if kind == PART:
                 self._on_part(call, answer, nbytes)
             elif kind == REPLY:
@@ -169,31 +182,64 @@ class LaneCore(LaneRequests):
             else:
                 self._on_error(call, answer[1])
             append(call)
-        return news
+            del replies[index]
+        self._delivery = None
 
-    def _hold(self, offset: int, nbytes: int) -> "ResultMemory | bytes":
+    def mend(self) -> None:
+        """See `LaneRequests.mend`. Calls that have ended, and whom the shell may not have told, are news again."""
+        super().mend()
+        self._held_nbytes = self._held_nbytes_max + 1  # counted anew
+        if self.end.replies:
+            self._redeliver(*next(iter(self.end.replies.items())))
+            self._deliver()
+        self._delivery = None
+        self.news += [call for call, _ in self._calls.values() if call is not None and (call.ended or call.parts)]
+
+    def _redeliver(self, index: int, reply: Any) -> None:
+        """The first reply may have been delivered in part: do what is left of it."""
+        call, _, kind, _, _, offset, nbytes = reply
+        if self._delivery is None or self._delivery[0] != index:
+            if nbytes and self.end.is_released(offset):
+                del self.end.replies[index]  # nobody's news
+            return
+        answer = self._delivery[1]
+        if type(answer[1]) is ResultMemory:
+            self._watch(answer[1], offset, nbytes)
+        elif nbytes and not self.end.is_released(offset):
+            self.end.release(offset)
+        if kind == PART and not (call.parts and call.parts[-1] is answer) and not call.ended:
+            self._on_part(call, answer, nbytes)
+        elif kind == REPLY and not call.ended:
+            call.answer = answer
+            call.ended = True
+        elif kind == ERROR and not call.ended:
+            self._on_error(call, answer[1])
+        self.news.append(call)
+        del self.end.replies[index]
+
+    def _watch(self, memory: ResultMemory, offset: int, nbytes: int) -> None:
+        watched = self.watched.get(offset)
+        if watched is None or watched() is not memory:
+            self.watched[offset] = watch(memory, offset, 1 << (nbytes - 1).bit_length(), self._gone)
+
+    def _hold(self, index: int, form: Form | None, offset: int, nbytes: int) -> Answer:
         """The bytes of a large answer, where they are; copied out if so much is held already that the container might
         soon find no room for others."""
         size = 1 << (nbytes - 1).bit_length()
         self._held_nbytes += size
         if self._held_nbytes > self._held_nbytes_max:
-            self._held_nbytes = size + sum(self.held.values())
+            self._held_nbytes = size + self.held_nbytes
             if self._held_nbytes > self._held_nbytes_max:
-                data: bytes = self._buffer[offset : offset + nbytes]
+                answer: Answer = (form, self._buffer[offset : offset + nbytes])
+                self._delivery = (index, answer)
                 self.end.release(offset)
                 self.dropped = True
-                return data
-        self.held[offset] = size
+                return answer
         memory = ResultMemory(nbytes, _uint8, self.end.readable, offset)
-        memory.core = self
-        memory.offset = offset
-        return memory
-
-    def release(self, offset: int) -> None:
-        """Nobody looks at the block of an answer any more. Any thread, any moment."""
-        self.held.pop(offset, None)
-        self.end.release(offset)
-        self.dropped = True
+        answer = (form, memory)
+        self._delivery = (index, answer)
+        self.watched[offset] = watch(memory, offset, size, self._gone)
+        return answer
 
     def tell_releases(self) -> None:
         """Let the container have its blocks back now, not with the next call: it may be waiting for them.
@@ -202,6 +248,8 @@ class LaneCore(LaneRequests):
             LaneDead, PeerProtocolError: as `flush`.
         """
         self.dropped = False
+        if self._gone:
+            self.tend()
         self.end.flush_releases()
 
     def _take_other(self, kind: int, flags: int, number: int, offset: int, nbytes: int) -> None:
@@ -225,6 +273,12 @@ class LaneCore(LaneRequests):
             self._fail(call, error)
             self.send_cancel(call)
 
+    def take_part(self, call: LaneCall) -> Answer:
+        """The next part; there is one while `parts` is not empty."""
+        if not call.parts:
+            raise Fault("no part has come")
+        return call.parts.popleft()
+
     def _on_error(self, call: LaneCall, data: Buffer) -> None:
         if len(data):
             try:
@@ -232,7 +286,7 @@ class LaneCore(LaneRequests):
             except HuteroxError as exc:
                 error = Fault(f"the container sent a malformed error: {exc}")
         else:
-            count, nbytes = len(self.held), sum(self.held.values())
+            count, nbytes = len(self.watched), self.held_nbytes
             error = Busy(
                 f"the lane had no room for the answer: {count} results of {nbytes} bytes are held here; drop them, or"
                 " keep copies",
@@ -258,6 +312,12 @@ class LaneCore(LaneRequests):
             call.values = values = values_of(answer)
             call.answer = None
         return values
+
+
+def drop_lane(end: CallerEnd, liveness: socket.socket) -> None:
+    """For a lane that was dropped without `close`: in a garbage collection, so neither waits nor takes a lock."""
+    liveness.close()
+    end.close()
 
 
 def values_of(answer: Answer) -> dict[str, Any]:

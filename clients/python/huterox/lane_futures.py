@@ -1,6 +1,5 @@
 """What `submit` and `stream` return where the call travels through a lane."""
 
-import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -13,13 +12,11 @@ from huterox.futures import CallFuture, Result, Stream
 from huterox.lane_call import LaneCall
 from huterox.lane_core import values_of
 from huterox.lease import LaneGone
-from huterox_wire.errors import HuteroxError
+from huterox_wire.errors import Cancelled, HuteroxError
 from huterox_wire.header import Buffer
 
 if TYPE_CHECKING:
     from huterox.lane import LaneConnection
-
-_making = threading.Lock()
 
 
 class _OnDemand:
@@ -32,8 +29,8 @@ class _OnDemand:
     def __get__(self, future: "LaneFuture | None", owner: type) -> Any:
         if future is None:
             return self
-        if future._make():
-            future._attend()
+        future._attend()
+        future._make()
         return future.__dict__[self._name]
 
 
@@ -53,6 +50,7 @@ class LaneFuture(LaneCall, CallFuture):
     """
 
     _is_made = False
+    _is_attended = False
     _condition: Any = _OnDemand()
     _state: Any = _OnDemand()
     _result: Any = _OnDemand()
@@ -62,30 +60,27 @@ class LaneFuture(LaneCall, CallFuture):
 
     goes_on = keeps_request = True
     _again: "Future[Result] | None" = None
-    _is_routed = False
 
     def __init__(self, lane: "LaneConnection", router: Router) -> None:
         self._lane = lane
         self._router = router
 
-    def _make(self) -> bool:
-        """Have Future's machinery from now on. False: it was there."""
-        with _making:
-            if self._is_made:
-                return False
-            CallFuture.__init__(self)
+    def _make(self) -> None:
+        """Have Future's machinery from now on. Several threads may come here at once, and be interrupted: each field is
+        set once, to what the first of them has made."""
+        fields = self.__dict__
+        if not self._is_made:
+            for name, value in fields.setdefault("_made", CallFuture().__dict__).items():
+                fields.setdefault(name, value)
             self._is_made = True
-            return True
 
     def _attend(self) -> None:
         """Be told of the end from now on, or settle at once."""
-        with self._lane._lock:
-            ended = self.ended
-            if not ended:
-                self.owner = self
-        if ended:
-            self._lane.claim(self)  # whoever has taken that over before may not have come to it yet
+        if self._is_attended:
+            return
+        if not self._lane.own(self, self):
             self.settle(self)
+        self._is_attended = True
 
     def settle(self, call: LaneCall) -> None:
         """The call has ended (see `channel.Owner`). Two threads may learn of it, and both come here."""
@@ -97,15 +92,12 @@ class LaneFuture(LaneCall, CallFuture):
         except Exception as exc:  # noqa: BLE001 - it would otherwise end the call of whichever thread runs this
             self._fail(exc)
         else:
-            with suppress(InvalidStateError):  # cancelled meanwhile
-                self.set_result(result)
+            self._end_with(result, None)
 
     def _route(self, gone: LaneGone) -> None:
         """The container had not touched the call: another takes it up, once, however many threads learn of the end."""
-        with _making:
-            if self._is_routed:
-                return
-            self._is_routed = True
+        if self.__dict__.setdefault("_routed_by", me := object()) is not me:
+            return
         request, self.request = self.request, None
         if request is None:
             self._fail(gone)
@@ -128,8 +120,7 @@ class LaneFuture(LaneCall, CallFuture):
                 self.set_result(again.result())
 
     def _fail(self, error: BaseException) -> None:
-        with suppress(InvalidStateError):
-            self.set_exception(error)
+        self._end_with(None, error)
 
     def done(self) -> bool:
         if self._is_made or type(self.error) is LaneGone:
@@ -167,26 +158,27 @@ class LaneFuture(LaneCall, CallFuture):
             self._lane.wait(self, until_s)
             if not self.ended:
                 return 0.0
-        owner = self._lane.claim(self) if self.owner is not None else None
-        if owner is not None:
-            owner.settle(self)
+        self._lane.settle(self)
         return None if timeout is None else max(0.0, until_s - monotonic())
 
     def cancel(self) -> bool:
         """Give the call up and tell the container. False: it has ended already."""
-        if self._make():
-            self._attend()
+        self._attend()
+        self._make()
         if super().done():
             return self.cancelled()
         if (again := self._again) is not None:
             return bool(again.cancel())  # `_follow` does the rest
-        owner = self._lane.claim(self)
-        if owner is None:
-            return False  # another thread is about to tell of the end
-        if not self._lane.cancel(self):
-            owner.settle(self)
-            return False
-        self._be_cancelled()
+        try:
+            if not self._lane.claim(self):
+                return False  # another thread is about to tell of the end
+            if not self._lane.cancel(self):
+                self.settle(self)
+                return False
+            self._be_cancelled()
+        except BaseException:
+            self._lane.hand_over(self, self)
+            raise
         return True
 
     def _be_cancelled(self) -> None:
@@ -203,20 +195,30 @@ class LaneStream(Stream):
         self._router = router
         self._again: Stream | None = None
         self._over = False
+        self._broken = False
         self._finalizer = weakref.finalize(self, lane.abandon, call)
         self._finalizer.atexit = False
 
     def __next__(self) -> Result:
         call = self._call
-        while not self._over:
-            if self._again is not None:
-                return next(self._again)
-            if call.parts:
-                return values_of(call.parts.popleft())
-            if not call.ended:
-                self._lane.wait(call)
-            elif last := self._end(call):
-                return last
+        try:
+            while not self._over:
+                if self._again is not None:
+                    return next(self._again)
+                if call.parts:
+                    return values_of(self._lane.take_part(call))
+                if not call.ended:
+                    self._lane.wait(call)
+                elif last := self._end(call):
+                    return last
+        except (HuteroxError, StopIteration):
+            raise
+        except BaseException:
+            self._broken = True
+            self.close()
+            raise
+        if self._broken:
+            raise Cancelled("the stream ended when its reader was interrupted")
         raise StopIteration
 
     def _end(self, call: LaneCall) -> Result:

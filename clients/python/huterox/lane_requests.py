@@ -11,6 +11,7 @@ goes elsewhere.
 """
 
 import struct
+import weakref
 from collections.abc import Mapping, Sequence
 from math import inf, prod
 from typing import Any, Final
@@ -54,9 +55,24 @@ class LaneMemory(np.ndarray[Any, Any]):
     end: CallerEnd
     offset: int
 
-    def __del__(self) -> None:
-        if (end := getattr(self, "end", None)) is not None:
-            end.disown(self.offset)
+
+class Watch(weakref.ref[np.ndarray[Any, Any]]):
+    """Tells when the last view of a block has gone: it is then in the list that it was made with.
+
+    No destructor, since a destructor can be interrupted, and then it has not run. This is one step.
+    """
+
+    __slots__ = ("nbytes", "offset")
+    nbytes: int
+    offset: int
+
+
+def watch(memory: np.ndarray[Any, Any], offset: int, nbytes: int, gone: list[Watch]) -> Watch:
+    """A watch over `memory`, which lies in the block at `offset`. It works for as long as it lives itself."""
+    watch = Watch(memory, gone.append)
+    watch.offset = offset
+    watch.nbytes = nbytes
+    return watch
 
 
 class LaneRequests:
@@ -66,7 +82,10 @@ class LaneRequests:
         self.end = end
         self.next_deadline_s = inf  # a lower bound, corrected when it is reached
         self.queued_count = 0  # published and not flushed
-        self.held: dict[int, int] = {}  # blocks of answers that somebody still looks at -> their size
+        self.watched: dict[int, Watch] = {}  # blocks of answers that somebody still looks at
+        self._filled: dict[int, Watch] = {}  # blocks that `empty` gave out
+        self._gone: list[Watch] = []  # of both, for `tend`
+        self.dropped = False  # a large answer's block, since the container was told
         self.closed = False
         self._over = False  # no calls any more
         self._limits = limits
@@ -78,6 +97,7 @@ class LaneRequests:
         self._seen: set[tuple[Any, ...]] = set()  # keys with plain values, of calls that had no form
         self._out = end.out
         self._publish_block = end.publish_block
+        self._telling: tuple[Any, ...] | None = None  # the key whose form is being told
 
     @property
     def open(self) -> bool:
@@ -100,6 +120,8 @@ class LaneRequests:
         """
         if self._over or self._state[STATE] != OPEN:
             raise LaneGone()
+        if self._gone:
+            self.tend()
         if type(timeout_s) is not float or not 1e-6 <= timeout_s <= _TIMEOUT_S_MAX:
             timeout_s = _checked_timeout_s(timeout_s)
         if len(inputs) == 1 and call.parts is None:
@@ -116,8 +138,9 @@ class LaneRequests:
                 and (stack := form.stack)
                 and ((base := value.base) is None or type(base) is not LaneMemory)
             ):
-                offset = stack.pop()
+                offset = stack[-1]
                 self._out[offset] = form.order
+                del stack[-1]
                 view = form.view.get(offset)
                 if view is None:
                     view = form.views_at(self.end.writable, offset)[0]
@@ -260,16 +283,19 @@ class LaneRequests:
             raise LaneTooSmall(need, end.nbytes_max)
         offset = end.claim(len(meta))
         end.write_view(offset, len(meta))[:] = meta
+        self._telling = key
         form = self._forms.add(key, meta, specs)
         try:
             end.publish_call(None, offset, len(meta), form.number, DEFINES)
         except LaneFull:
             end.abandon(offset)
             self._forms.forget(key)
+            self._telling = None
             raise
         self.queued_count += 1
         if len(form.tensors) == 1 and form.tensors[0][1] is not None and form.nbytes <= SMALL_NBYTES_MAX:
             form.stack = end.free[form.order]
+        self._telling = None
         return form
 
     def _publish_whole(
@@ -298,6 +324,42 @@ class LaneRequests:
             view[start:at] = buffer
         call.nbytes = nbytes
         self._enter(call, offset, nbytes, 0, flags, timeout_s, now_s, None)
+
+    def tend(self) -> None:
+        """Give back the blocks that nobody looks at any more."""
+        gone = self._gone
+        while gone:
+            self._on_gone(gone[0])
+            del gone[0]  # from the front: others append meanwhile
+
+    def _on_gone(self, gone: Watch) -> None:
+        """May be done twice, before anything else is: see `mend`."""
+        if self.watched.get(gone.offset) is gone:
+            if not self.end.is_released(gone.offset):
+                self.end.release(gone.offset)
+            self.dropped = True
+            del self.watched[gone.offset]
+        elif self._filled.get(gone.offset) is gone:
+            self.end.disown(gone.offset)
+            del self._filled[gone.offset]
+
+    def mend(self) -> None:
+        """After an exception has left a method half done: see `CallerEnd.mend`, which raises the same."""
+        if self._telling is not None:
+            self._forms.forget(self._telling)  # nobody knows whether the container has heard of it
+            self._telling = None
+        while self._gone:
+            self._on_gone(self._gone[0])
+            del self._gone[0]
+        for offset in self.end.owned:
+            if offset not in self._filled:
+                self.end.disown(offset)
+        self.end.mend()
+        for call_id, (call, _) in self._calls.items():
+            if call is not None:
+                call.call_id = call_id
+        self.queued_count = 0
+        self.next_deadline_s = 0.0  # found anew
 
     def flush(self) -> None:
         """Hot path. Show the container what is queued."""
@@ -342,6 +404,8 @@ class LaneRequests:
             raise InvalidInput(f"a shape has no negative sizes, got {list(shape)}")
         nbytes = prod(shape) * dtype.itemsize
         end = self.end
+        if self._gone:
+            self.tend()
         try:
             offset = end.claim(nbytes or 1)
         except LaneFull as exc:
@@ -354,6 +418,7 @@ class LaneRequests:
         memory = LaneMemory(nbytes, _uint8, end.writable, offset)
         memory.end = end
         memory.offset = offset
+        self._filled[offset] = watch(memory, offset, nbytes, self._gone)
         return _ndarray(shape, dtype, memory)
 
     def _own_offset(self, value: Any) -> int:
@@ -369,17 +434,27 @@ class LaneRequests:
             return base.offset
         return 0
 
+    @property
+    def held(self) -> dict[int, int]:
+        """Blocks of answers that somebody still looks at -> their size."""
+        return {offset: watch.nbytes for offset, watch in list(self.watched.items()) if watch() is not None}
+
+    @property
+    def held_nbytes(self) -> int:
+        """The size of the blocks of answers that somebody still looks at."""
+        return sum(watch.nbytes for watch in list(self.watched.values()))
+
     def full(self, exc: LaneFull) -> Busy:
         """What to say where a call, or `empty`, finds no room."""
         end = self.end
-        held_nbytes = sum(self.held.values())
+        held_nbytes = self.held_nbytes
         return Busy(
             f"the lane has no room: {exc}. {len(self._calls)} calls are in flight in it, {end.owned_count} arrays made"
-            f" by empty() live, and {len(self.held)} results of {held_nbytes} bytes are held; wait for answers, or drop"
-            " arrays that are no longer needed",
+            f" by empty() live, and {len(self.watched)} results of {held_nbytes} bytes are held; wait for answers, or"
+            " drop arrays that are no longer needed",
             in_flight=len(self._calls),
             owned=end.owned_count,
-            held_count=len(self.held),
+            held_count=len(self.watched),
             held_nbytes=held_nbytes,
         )
 

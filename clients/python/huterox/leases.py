@@ -16,14 +16,17 @@ import select
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import partial, wraps
+from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 from huterox.connection import Connection
 from huterox.core import Limits
 from huterox.lease import LEASE_S, OPENING_WAIT_S, LaneOptions, Seeking, decode_lease_answer, encode_lease, is_local
+from huterox_shm.descriptors import close_all, open_eventfd
 from huterox_wire.errors import Busy, HuteroxError
 from huterox_wire.kinds import Kind
 from huterox_wire.meta import OpenedMeta
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 _LEASE: Final = int(Kind.LEASE)
 _JOIN_S: Final = 2.0
 _LOG: Final = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Lease:
@@ -79,6 +84,20 @@ class _Attempt:
         self.settled = threading.Event()
 
 
+def _whole(method: Callable[Concatenate["Leases", P], R]) -> Callable[Concatenate["Leases", P], R]:
+    """For what a user's thread may be in: whatever interrupts it, nothing is left half done."""
+
+    @wraps(method)
+    def run(self: "Leases", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException:
+            self._recover()
+            raise
+
+    return run
+
+
 class Leases:
     """All leases of one client."""
 
@@ -87,7 +106,8 @@ class Leases:
         self._options = options
         self._limits = limits
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        # An interrupted thread may hold it, and must be able to take it and give it back: see `channel`.
+        self._lock = threading.RLock()
         # Guarded by the lock.
         self._leases: dict[tuple[str, str], Lease] = {}
         self._attempts: deque[_Attempt] = deque()
@@ -95,13 +115,16 @@ class Leases:
         self._over: list[LaneConnection] = []  # to be closed
         self._given_up = not options.seek
         self._closed = False
-        self._thread: threading.Thread | None = None
-        self._wake_fd = -1
+        self._is_closed = False
+        self._threads: list[threading.Thread] = []  # one at most
+        self._wake_fds: list[int] = []  # one, once there was something to do
         # The thread's own.
         self._poller = select.poll()
         self._watched: dict[int, LaneConnection] = {}
         _LEASES.add(self)
+        weakref.finalize(self, _on_gone, os.getpid(), self._threads, self._wake_fds).atexit = False
 
+    @_whole
     def of(self, opened: OpenedMeta) -> Lease:
         """The lease of a service that has just been opened."""
         key = (opened.tenant, opened.service)
@@ -126,29 +149,36 @@ class Leases:
 
     def seek(self, lease: Lease, wait_s: float, opening: bool) -> None:
         """See `Lease.seek`."""
+        attempt = self._begin(lease, opening)
+        if attempt is not None and wait_s > 0 and threading.current_thread() not in self._threads:
+            attempt.settled.wait(wait_s)
+
+    @_whole
+    def _begin(self, lease: Lease, opening: bool) -> _Attempt | None:
+        """Begin an attempt, if one is due."""
         with self._lock:
             if self._closed or monotonic() < lease.seeking.due_s:
-                return
-            lease.seeking.begin(opening=opening)
+                return None
             attempt = _Attempt(lease)
-            self._attempts.append(attempt)
+            self._attempts.append(attempt)  # first: what is in there is sought, whatever comes
+            lease.seeking.begin(opening=opening)
             try:
                 self._wake()
             except (OSError, RuntimeError) as exc:  # no descriptors, no threads: a call that went well must not fail
                 self._attempts.remove(attempt)
                 lease.seeking.refused(exc, monotonic())
-                return
-            thread = self._thread
-        if wait_s > 0 and thread is not threading.current_thread():
-            attempt.settled.wait(wait_s)
+                return None
+            return attempt
 
+    @_whole
     def let_go(self, lease: Lease, lane: "LaneConnection") -> None:
         """See `Lease.let_go`. Does nothing the second time."""
         with self._lock:
             if lease.lane is lane:
-                lease.lane = None
                 lease.seeking.lost(monotonic())
+                lease.lane = None
 
+    @_whole
     def move(self, lease: Lease, handle: int) -> None:
         """See `Lease.move`."""
         with self._lock:
@@ -158,38 +188,63 @@ class Leases:
             self.let_go(lease, lane)
             lane.leave()
 
+    @_whole
     def _on_end(self, lease: Lease, lane: "LaneConnection") -> None:
         """A lane is over, with all of its calls. Any thread may tell."""
         self.let_go(lease, lane)
         with self._lock:
             if lane in self._lanes:
-                self._lanes.discard(lane)
-                self._over.append(lane)
+                if lane not in self._over:
+                    self._over.append(lane)
                 self._wake()
+                self._lanes.discard(lane)  # last: then it need not be done again
 
     def _wake(self) -> None:
         """Under the lock. There is something to do. Starts the thread if there is none."""
         if self._closed:
             return
-        if self._wake_fd < 0:
-            self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._poller.register(self._wake_fd, select.POLLIN)
-        os.eventfd_write(self._wake_fd, 1)
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="huterox-lease", daemon=True)
-            thread.start()
-            self._thread = thread
+        if not self._wake_fds:
+            open_eventfd(self._wake_fds)
+        self._poller.register(self._wake_fds[0], select.POLLIN)
+        os.eventfd_write(self._wake_fds[0], 1)
+        if not self._threads:
+            args = (weakref.ref(self), self._wake_fds)
+            thread = threading.Thread(target=_run, args=args, name="huterox-lease", daemon=True)
+            self._threads.append(thread)
+            try:
+                thread.start()
+            except Exception:
+                self._threads.clear()
+                raise
+
+    def _recover(self) -> None:
+        """A thread of the user's leaves by an exception: what it has begun is gone on with, and the lock is free."""
+        self._lock.acquire()
+        if self._pid == os.getpid() and not self._closed:
+            for attempt in self._attempts:
+                attempt.lease.seeking.due_s = inf
+            if self._threads and not self._threads[0].is_alive():
+                self._threads.clear()
+            if self._attempts or self._over or self._lanes:
+                with suppress(OSError, RuntimeError):
+                    self._wake()
+        with suppress(RuntimeError):
+            while True:
+                self._lock.release()
 
     # --- the thread -------------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def turn(self) -> "select.poll | None":
+        """Do what there is to do. Returns what to sleep in; None: the thread has ended."""
         while True:
             with self._lock:
+                if threading.current_thread() not in self._threads:
+                    return None  # whoever started this was interrupted, and has started another
                 if self._closed or not (self._attempts or self._over or self._lanes):
-                    self._thread = None
+                    self._threads.clear()
                     if self._closed:
                         self._close_wake_fd()
-                    return
+                    return None
                 attempt = self._attempts.popleft() if self._attempts else None
                 over, self._over = self._over, []
             for lane in over:
@@ -198,12 +253,12 @@ class Leases:
             if attempt is not None:
                 self._make(attempt)
             elif not over:
-                self._watch()
+                return self._poller
 
-    def _watch(self) -> None:
-        """Sleep until there is something to do, or a kernel lets go of a lane."""
-        for fd, _ in self._poller.poll():
-            if fd == self._wake_fd:
+    def notice(self, events: list[tuple[int, int]]) -> None:
+        """There is something to do, or a kernel lets go of a lane."""
+        for fd, _ in events:
+            if fd in self._wake_fds:
                 with suppress(BlockingIOError):
                     os.eventfd_read(fd)
             elif (lane := self._watched.pop(fd, None)) is not None:
@@ -218,6 +273,9 @@ class Leases:
     def _make(self, attempt: _Attempt) -> None:
         """Ask for a lane. Whatever happens, `seeking` and whoever waits learn how it ended."""
         lease = attempt.lease
+        if lease.lane is not None:
+            attempt.settled.set()  # sought twice: whoever began was interrupted
+            return
         try:
             self._take(lease, self._fetch(lease.handle))
         except Exception as exc:  # noqa: BLE001 - the thread is needed by other lanes, and calls are routed meanwhile
@@ -265,39 +323,44 @@ class Leases:
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
+    @_whole
     def close(self) -> None:
         """Close all lanes, which ends the calls in them; no attempts from now on. May be called twice, and after a
-        fork."""
+        fork; a second call finishes one that was interrupted."""
         with self._lock:
-            if self._closed:
+            if self._is_closed:
                 return
             self._give_up()
-            if self._thread is not None:
+            if self._threads:
                 self._wake()
             self._closed = True
-            lanes = [*self._lanes, *self._over]
-            self._lanes.clear()
-            self._over.clear()
             for lease in self._leases.values():
                 lease.lane = None
-            while self._attempts:
-                self._attempts.popleft().settled.set()
+            for attempt in self._attempts:
+                attempt.settled.set()
+            self._attempts.clear()
+            lanes = [*self._lanes, *self._over]
         for lane in lanes:
             lane.close()
+        with self._lock:
+            self._lanes.clear()
+            self._over.clear()
+            self._is_closed = True
 
+    @_whole
     def join(self) -> None:
         """After `close`, and after the connection's: wait for the thread, then let go of the last descriptor."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(_JOIN_S)
+        for thread in list(self._threads):
+            if thread is not threading.current_thread():
+                thread.join(_JOIN_S)
         with self._lock:
-            if self._thread is None:
+            if not self._threads:
                 self._close_wake_fd()
 
     def forget(self) -> None:
         """In a forked child: everything belongs to the parent. Its connection refuses the calls that this routes."""
-        self._lock = threading.Lock()  # another thread may have held it at the moment of the fork
-        self._closed = True
+        self._lock = threading.RLock()  # another thread may have held it at the moment of the fork
+        self._closed = self._is_closed = True
         self._give_up()
         for lease in self._leases.values():
             lease.lane = None
@@ -306,9 +369,32 @@ class Leases:
         self._close_wake_fd()
 
     def _close_wake_fd(self) -> None:
-        if self._wake_fd >= 0:
-            os.close(self._wake_fd)
-            self._wake_fd = -1
+        close_all(self._wake_fds)
+
+
+def _run(weakly: "weakref.ref[Leases]", wake_fds: list[int]) -> None:
+    """The thread. While it sleeps it keeps nothing alive: a client may be dropped without `close`."""
+    while (leases := weakly()) is not None:
+        poller = leases.turn()
+        del leases
+        if poller is None:
+            return
+        events = poller.poll()
+        del poller
+        if (leases := weakly()) is not None:
+            leases.notice(events)
+            del leases
+    close_all(wake_fds)
+
+
+def _on_gone(pid: int, threads: list[threading.Thread], wake_fds: list[int]) -> None:
+    """In a garbage collection. Wakes the thread, which ends."""
+    if pid != os.getpid():
+        return
+    if threads and wake_fds:
+        os.eventfd_write(wake_fds[0], 1)
+    else:
+        close_all(wake_fds)
 
 
 _LEASES: "weakref.WeakSet[Leases]" = weakref.WeakSet()

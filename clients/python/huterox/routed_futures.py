@@ -1,8 +1,6 @@
 """What `submit` and `stream` return where the call travels by the switchboard."""
 
 import weakref
-from concurrent.futures import InvalidStateError
-from contextlib import suppress
 from math import inf
 from time import monotonic
 from typing import Any, Protocol
@@ -11,7 +9,7 @@ from huterox.codec import decode_result
 from huterox.connection import Connection
 from huterox.core import Call
 from huterox.futures import CallFuture, Stream
-from huterox_wire.errors import NotFound
+from huterox_wire.errors import Cancelled, HuteroxError, NotFound
 
 
 class Way(Protocol):
@@ -44,6 +42,8 @@ class RoutedFuture(CallFuture):
 
     def settle(self, call: Call) -> None:
         """Hot path. The call has ended (see `Owner`)."""
+        if self._call is not call:
+            return  # told before
         try:
             result = decode_result(call.outcome())
         except NotFound as exc:
@@ -55,15 +55,13 @@ class RoutedFuture(CallFuture):
         except Exception as exc:  # noqa: BLE001 - it would otherwise end the call of whichever thread runs this
             self.fail(exc)
         else:
-            with suppress(InvalidStateError):  # cancelled meanwhile
-                self.set_result(result)
+            self._end_with(result, None)
             self._call = None  # the request's bytes go now, not when the future does
             self._way.answered()
 
     def fail(self, error: BaseException) -> None:
         """End with an error, unless it was cancelled meanwhile."""
-        with suppress(InvalidStateError):
-            self.set_exception(error)
+        self._end_with(None, error)
         self._call = None
 
     def wait_for(self, call: Call) -> None:
@@ -86,10 +84,7 @@ class RoutedFuture(CallFuture):
             self._connection.wait(call, until_s)
             if not call.ended:
                 return 0.0
-            owner = self._connection.claim(call)
-            if owner is not None:
-                owner.settle(call)
-            elif self._call is call:
+            if not self._connection.settle(call) and self._call is call:
                 break  # another thread is about to set the result
         return None if timeout is None else max(0.0, until_s - monotonic())
 
@@ -98,14 +93,20 @@ class RoutedFuture(CallFuture):
         call = self._call
         if self.done() or call is None:
             return self.cancelled()
-        owner = self._connection.claim(call)
+        owner = call.owner
         if owner is None:
             return False
-        if not self._connection.cancel(call):
-            owner.settle(call)
-            return False
-        super().cancel()
-        self.set_running_or_notify_cancel()
+        try:
+            if not self._connection.claim(call):
+                return False
+            if not self._connection.cancel(call):
+                owner.settle(call)
+                return False
+            super().cancel()
+            self.set_running_or_notify_cancel()
+        except BaseException:
+            self._connection.hand_over(call, owner)
+            raise
         return True
 
 
@@ -117,24 +118,34 @@ class RoutedStream(Stream):
         self._way = way
         self._fresh = True
         self._over = False
+        self._broken = False
         self._follow(call)
 
     def _follow(self, call: Call) -> None:
         self._call = call
-        self._connection.start(call, None)
         self._finalizer = weakref.finalize(self, self._connection.abandon, call)
         self._finalizer.atexit = False
+        self._connection.start(call, None)
 
     def __next__(self) -> dict[str, Any]:
-        while not self._over:
-            call = self._call
-            if call.parts:
-                self._fresh = False
-                return decode_result(call.take_part())
-            if not call.ended:
-                self._connection.wait(call)
-            elif last := self._end(call):
-                return last
+        try:
+            while not self._over:
+                call = self._call
+                if call.parts:
+                    self._fresh = False
+                    return decode_result(self._connection.take_part(call))
+                if not call.ended:
+                    self._connection.wait(call)
+                elif last := self._end(call):
+                    return last
+        except HuteroxError:
+            raise
+        except BaseException:
+            self._broken = True
+            self.close()
+            raise
+        if self._broken:
+            raise Cancelled("the stream ended when its reader was interrupted")
         raise StopIteration
 
     def _end(self, call: Call) -> dict[str, Any]:

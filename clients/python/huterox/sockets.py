@@ -1,8 +1,15 @@
-"""The one socket of a client, and frames over it."""
+"""The one socket of a client, and whole messages over it, whatever interrupts the thread that sends or receives."""
 
+import os
+import threading
+import weakref
+from collections import deque
+from contextlib import suppress
+from itertools import repeat
 from typing import Any, Final
 
 import zmq
+from zmq.backend import Socket as CSocket
 
 from huterox.core import Limits
 from huterox_wire.header import Buffer
@@ -13,20 +20,72 @@ COPIED_NBYTES_MAX: Final = 64 * 1024
 LINGER_MS: Final = 200
 NOBLOCK: Final = int(zmq.NOBLOCK)
 _SNDMORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+_send: Final[Any] = CSocket.send
+_UNCOPIED: Final = repeat(False)
+_NOWHERE: Final[deque[Any]] = deque(maxlen=0)
 
 
-def open_dealer(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, limits: Limits) -> "zmq.Socket[bytes]":
-    """A DEALER that connects to `endpoint`, and connects again by itself whenever the other side comes back."""
-    dealer = context.socket(zmq.DEALER)
-    dealer.linger = LINGER_MS
-    # Room for a call and its CANCEL each; what does not fit is refused and never waits.
-    dealer.sndhwm = dealer.rcvhwm = 2 * limits.in_flight_max
-    dealer.connect(endpoint)
-    return dealer
+class _Transport:
+    """A context with one socket. A context that is collected as garbage waits for its sockets, perhaps for ever. So all
+    of them are kept in `_open` until they are closed, or dropped."""
+
+    context: "zmq.Context[zmq.Socket[bytes]] | None" = None
+    socket: "zmq.Socket[bytes] | None" = None
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    def close(self) -> None:
+        """Let what was sent go out, for a moment, and close. May be done twice."""
+        if self.socket is not None:
+            self.socket.close(LINGER_MS)
+        if self.context is not None:
+            self.context.term()
+        _open.discard(self)
+
+    def drop(self) -> None:
+        """The same in a garbage collection: without waiting, without a lock. What is unsent is lost. In a forked child
+        nothing is touched."""
+        if self._pid == os.getpid() and self in _open:
+            if self.socket is not None:
+                self.socket.close(0)
+            _dropped.append(self)
+            _open.discard(self)
+
+
+_open: Final[set[_Transport]] = set()
+_dropped: Final[deque[_Transport]] = deque()
+
+
+class Dealer:
+    """A DEALER that connects to `endpoint`, and connects again by itself whenever the other side comes back. It may be
+    dropped without `close`."""
+
+    def __init__(self, endpoint: str, limits: Limits) -> None:
+        transport = _Transport()
+        weakref.finalize(self, transport.drop).atexit = False
+        _open.add(transport)
+        transport.context = zmq.Context()
+        transport.socket = self.socket = transport.context.socket(zmq.DEALER)
+        self.close = transport.close
+        self.socket.linger = LINGER_MS
+        # Room for a call and its CANCEL each; what does not fit is refused and never waits.
+        self.socket.sndhwm = self.socket.rcvhwm = 2 * limits.in_flight_max
+        self.socket.connect(endpoint)
+        if _dropped:
+            threading.Thread(target=bury, name="huterox-bury", daemon=True).start()
+
+
+def bury() -> None:
+    """Close what was dropped."""
+    with suppress(IndexError):
+        while True:
+            _dropped.popleft().close()
 
 
 def send_frames(socket: Any, frames: list[Buffer]) -> None:
-    """Hot path. Send one message without waiting. Large frames are not copied: their memory stays in use for a while.
+    """Hot path. Send one message without waiting, whole or not at all. Large frames are not copied: their memory stays
+    in use for a while.
 
     Raises:
         zmq.Again: the send queue is full; nothing was sent.
@@ -34,24 +93,58 @@ def send_frames(socket: Any, frames: list[Buffer]) -> None:
     if len(frames) == 1:
         socket.send(frames[0], NOBLOCK)
         return
-    last = len(frames) - 1
-    try:
-        for index, frame in enumerate(frames):
-            socket.send(frame, NOBLOCK if index == last else _SNDMORE, len(frame) <= COPIED_NBYTES_MAX)
-    except KeyboardInterrupt:
-        socket.send(b"", NOBLOCK)  # an unfinished message would swallow the next one
-        raise
+    ready = [frame if len(frame) <= COPIED_NBYTES_MAX else zmq.Frame(frame, copy=False) for frame in frames]
+    copies = [type(frame) is not zmq.Frame for frame in ready]
+    flags = [_SNDMORE] * (len(ready) - 1) + [NOBLOCK]
+    # One step in C, without a place for an exception: an unfinished message would swallow the next one.
+    _NOWHERE.extend(map(_send, repeat(socket), ready, flags, copies))
 
 
-def receive_rest(socket: Any, frame: zmq.Frame) -> list[Buffer]:
-    """The frames of the message that `frame` begins."""
-    frames = [read_only(frame)]
-    while frame.more:
-        frame = socket.recv(NOBLOCK, False)
-        frames.append(read_only(frame))
-    return frames
+class Inbox:
+    """What has come by a socket and has not been dealt with.
+
+    To receive is one step in C, so that nothing is lost between the socket and here; a message stays until it is
+    dropped, so who is interrupted while dealing with it finds it again.
+    """
+
+    def __init__(self, socket: Any) -> None:
+        self._receive: Any = socket.recv
+        self._frames: list[zmq.Frame] = []
+        self._first: tuple[zmq.Frame, list[Buffer]] | None = None
+
+    def fill(self, count: int) -> bool:
+        """Hot path. Receive up to so many frames. False: the socket has nothing more."""
+        try:
+            self._frames.extend(map(self._receive, repeat(NOBLOCK, count), _UNCOPIED))
+        except zmq.Again:
+            return False
+        return True
+
+    def first(self) -> list[Buffer] | None:
+        """Hot path. The first message, the same list each time. None: there is none, or not all of it."""
+        frames = self._frames
+        if not frames:
+            return None
+        frame = frames[0]
+        if (first := self._first) is not None and first[0] is frame:
+            return first[1]
+        message = [_read_only(frame)]
+        index = 0
+        while frame.more:
+            index += 1
+            if index == len(frames):
+                return None
+            frame = frames[index]
+            message.append(_read_only(frame))
+        self._first = (frames[0], message)
+        return message
+
+    def drop(self, message: list[Buffer]) -> None:
+        """Hot path. The first message has been dealt with."""
+        del self._frames[: len(message)]
+        self._first = None
 
 
-def read_only(frame: zmq.Frame) -> Buffer:
+def _read_only(frame: zmq.Frame) -> Buffer:
     """Hot path. A frame's bytes; small ones are copied, which also aligns them to 16 bytes."""
     return frame.bytes if len(frame) <= COPIED_NBYTES_MAX else frame.buffer.toreadonly()

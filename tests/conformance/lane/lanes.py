@@ -34,6 +34,7 @@ class MemoryBell:
 
     def __init__(self):
         self.count = 0
+        self.word = [0]
 
     def ring(self, count):
         if self.count + count > 2**64 - 2:
@@ -43,8 +44,8 @@ class MemoryBell:
     def read(self):
         if self.count == 0:
             raise BlockingIOError
-        count, self.count = self.count, 0
-        return count
+        self.word[0], self.count = self.count, 0
+        return self.word[0]
 
     def wake(self):
         try:

@@ -225,5 +225,6 @@ def test_the_largest_call_is_the_same_each_time(bench: Make) -> None:
             assert lane.call("note", x=np.ones(3), n=1) == {"result": None}
     del inside, inputs
     gc.collect()
+    lane.core.tend()
     worker.caller.trim()
     assert worker.lent_count() == 0

@@ -42,6 +42,7 @@ class Lane:
     def run(self) -> None:
         self.bench.run()
         self.core.take()
+        self.core.news.clear()
 
     def call(self, method: str, **inputs: Any) -> Any:
         call = self.start(method, **inputs)
