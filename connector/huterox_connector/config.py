@@ -10,10 +10,8 @@ from msgspec import Struct
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.placement import PLACEMENTS
 from huterox_connector.core.replacer import POLICIES
+from huterox_wire.endpoints import check_endpoint
 from huterox_wire.errors import InvalidInput
-
-IPC_PATH_NBYTES_MAX = 107
-"""What a unix socket's address holds (sun_path), less its closing zero."""
 
 
 class ConnectorConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -65,17 +63,3 @@ def config_from(table: dict[str, Any]) -> ConnectorConfig:
     for endpoint in (config.front, config.back):
         check_endpoint(endpoint)
     return config
-
-
-def check_endpoint(endpoint: str) -> None:
-    """Raise InvalidInput unless it can be bound: ipc with a path that a unix socket's address holds, or tcp."""
-    scheme, separator, address = endpoint.partition("://")
-    if not separator or scheme not in ("ipc", "tcp") or not address:
-        raise InvalidInput(f"endpoint {endpoint!r} is neither ipc://PATH nor tcp://HOST:PORT")
-    nbytes = len(address.encode())
-    if scheme == "ipc" and nbytes > IPC_PATH_NBYTES_MAX:
-        raise InvalidInput(
-            f"the socket path {address!r} has {nbytes} bytes; a unix socket takes {IPC_PATH_NBYTES_MAX}",
-            need=nbytes,
-            limit=IPC_PATH_NBYTES_MAX,
-        )

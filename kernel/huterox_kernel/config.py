@@ -9,6 +9,8 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Struct, field
 
+from huterox_wire.endpoints import check_endpoint
+from huterox_wire.errors import InvalidInput
 from huterox_wire.leases import HALF_MB_MAX, RING_ENTRIES_MAX, SOCKET_PATH_NBYTES_MAX
 
 MIB: Final = 1024 * 1024
@@ -103,11 +105,10 @@ def load_config(path: Path) -> KernelConfig:
 
 def check_config(config: KernelConfig) -> None:
     """Raise ConfigError for what a type cannot say."""
-    transport, separator, address = config.switchboard.partition("://")
-    if not separator or transport not in ("ipc", "tcp") or not address:
-        raise ConfigError(f"switchboard = {config.switchboard!r}: expected ipc://PATH or tcp://HOST:PORT")
-    if transport == "ipc":
-        _check_path("switchboard", config.switchboard, address)
+    try:
+        check_endpoint(config.switchboard)
+    except InvalidInput as exc:
+        raise ConfigError(f"switchboard: {exc.message}") from exc
     for key in ("lane_ring_entries", "lease_ring_entries"):
         entries = getattr(config, key)
         if entries & (entries - 1):

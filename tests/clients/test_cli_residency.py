@@ -160,11 +160,22 @@ def test_nodes_say_how_much_more_memory_would_have_saved(said, double):
     double.results["nodes"] = lambda args: page(NODE)
     out = said("nodes")[1]
     assert "512 MB more would have saved 12 of 20 reloads, 3.4 s" in out
+
     assert "300 MB of 4.0 GB, others have 1.0 GB" in out
     assert "GPU-8f2a5b1c 12.0 GB of 76.0 GB" in out
     assert "llm" in out
     double.results["nodes"] = lambda args: page({**NODE, "memory": {"refaults": 0, "load_s": 0, "would_save": []}})
     assert "more would" not in said("nodes")[1]
+
+
+def test_nodes_name_slots_where_those_were_short(double, said):
+    short = {"refaults": 9, "load_s": 5.0, "would_save": []}
+    short["slots_would_save"] = [
+        {"more_slots": 2, "loads": 8, "load_s": 4.5},
+        {"more_slots": 4, "loads": 9, "load_s": 5.0},
+    ]
+    double.results["nodes"] = lambda args: page({**NODE, "memory": short})
+    assert "2 slots more would have saved 8 of 9 reloads, 4.5 s" in said("nodes")[1]
 
 
 # The operator's hand.

@@ -21,7 +21,8 @@ import huterox
 from huterox.cli import main, supervisor, updir
 from huterox.cli.restarts import RESTARTS_MAX, Restarts
 from huterox.cli.updir import Settings, UpDir, check_settings, default_host_mb
-from huterox.endpoint import IPC_PATH_NBYTES_MAX, default_directory, find_endpoint
+from huterox.endpoint import default_directory, find_endpoint
+from huterox_wire.endpoints import IPC_PATH_NBYTES_MAX
 
 WAIT_S = 30.0
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from huterox_connector.config import IPC_PATH_NBYTES_MAX, config_from, load_config
+from huterox_connector.config import config_from, load_config
+from huterox_wire.endpoints import IPC_PATH_NBYTES_MAX
 from huterox_wire.errors import InvalidInput
 
 GOOD = {"front": "ipc:///tmp/f", "back": "tcp://127.0.0.1:5555", "store": "/tmp/s.db"}
@@ -24,6 +25,8 @@ def test_file_is_read_with_its_tables(tmp_path: Path) -> None:
         ({"core": {"heartbeat": 1}}, "heartbeat"),
         ({"front": "http://x"}, "http://x"),
         ({"front": "ipc://"}, "ipc://"),
+        ({"front": "tcp://0.0.0.0:5555"}, "identities"),
+        ({"back": "tcp://*:5555"}, "identities"),
         ({"back": "ipc://" + "x" * (IPC_PATH_NBYTES_MAX + 1)}, "108 bytes.*107"),
     ],
 )

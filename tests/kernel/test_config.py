@@ -42,6 +42,7 @@ def test_a_file_with_the_two_required_keys_is_enough(tmp_path: Path) -> None:
         (GOOD + 'preload = ["os; import sys"]\n', "not the name of a module"),
         ('switchboard = "/tmp/back.ipc"\ndir = "/tmp"\n', "expected ipc://PATH or tcp://HOST:PORT"),
         ('switchboard = "inproc://x"\ndir = "/tmp"\n', "expected ipc://PATH"),
+        ('switchboard = "tcp://10.0.0.5:5555"\ndir = "/tmp"\n', "identities, in a later version"),
         (f'switchboard = "ipc:///tmp/{"x" * 120}"\ndir = "/tmp"\n', "at most 107 bytes"),
         ('switchboard = "ipc:///tmp/b"\ndir = ""\n', "dir is empty"),
         ("slots = = 1\n", "not valid TOML"),

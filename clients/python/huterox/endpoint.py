@@ -5,11 +5,10 @@ import socket
 from pathlib import Path
 from typing import Final
 
+from huterox_wire.endpoints import IPC_PATH_NBYTES_MAX
 from huterox_wire.errors import InvalidInput, Unavailable
 
 SOCKET_NAME: Final = "switchboard.ipc"
-IPC_PATH_NBYTES_MAX: Final = 107
-"""Of a unix socket's path: `sun_path` has 108 bytes, one of which ends it."""
 
 _SCHEMES: Final = ("ipc://", "tcp://")
 _PROBE_S: Final = 1.0

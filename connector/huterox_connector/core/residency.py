@@ -21,6 +21,7 @@ from huterox_connector.core.records import Container, Group, Node
 from huterox_connector.core.refusals import Refusals
 from huterox_connector.core.registry import Registry
 from huterox_connector.core.survey import Survey, survey
+from huterox_connector.core.vectors import Amounts
 from huterox_wire.errors import HuteroxError, ModelError, Unavailable, WorkerLost
 
 LOOKS_MAX: Final = 8
@@ -128,8 +129,9 @@ class Residency:
         ]
         if place.victims is not None:
             node.replacer = place.victims.replacer
+        room = node.room  # with the new one, and before anybody leaves for it: what is below zero is short
         for victim in place.leaving:
-            effects += self._make_leave(victim, group, now_s)
+            effects += self._make_leave(victim, group, room, now_s)
         return effects + self._loading.start_planned(node, now_s)
 
     def _about_victims(self, wish: Wish, place: Place, now_s: float) -> dict[str, object]:
@@ -145,7 +147,7 @@ class Residency:
         cost_s = round(place.victims.cost_s, 3)
         return {"makes_leave": [victim.title for victim in place.leaving], "cost_s": cost_s, "stays": stays}
 
-    def _make_leave(self, victim: Container, group: Group, now_s: float) -> list[Effect]:
+    def _make_leave(self, victim: Container, group: Group, room: Amounts, now_s: float) -> list[Effect]:
         node = victim.node
         if victim.state is not State.READY:
             victim.group.gave_way = True
@@ -153,7 +155,15 @@ class Residency:
             return self._leaving.evict(victim, reason, now_s, policy=node.policy)
         surplus = len(victim.group.ready) > 1
         if not surplus:  # a replica's group does not fault for it
-            node.ghosts.evicted(victim.group.key, victim.charge.nbytes, victim.load_s, group.model.name, now_s)
+            node.ghosts.evicted(
+                victim.group.key,
+                victim.charge.nbytes,
+                victim.load_s,
+                group.model.name,
+                now_s,
+                for_memory=room.host_bytes < 0 or any(nbytes < 0 for nbytes in room.devices.values()),
+                for_slot=room.slots < 0,
+            )
         idle_s = now_s - victim.used_s
         standing = (
             "a replica that others can stand in for" if surplus else f"{node.policy} victim of those that may leave"

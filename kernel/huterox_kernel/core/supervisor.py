@@ -437,8 +437,9 @@ class Supervisor:
             record.reason = f"{record.reason} ({waited})"
             return self._end_return(record)
         if record.state is not State.CLOSING:
-            limit_s = record.load_timeout_s
-            record.blame("load_timeout", f"not ready after {limit_s:g} s, in stage {record.stage}")
+            limit_s, of_file_s = record.load_timeout_s, record.model.load_timeout_s
+            why = f" ({of_file_s:g} s by its file, the rest for its size)" if limit_s > of_file_s else ""
+            record.blame("load_timeout", f"not ready after {limit_s:g} s{why}, in stage {record.stage}")
         elif record.cause == "closed":
             record.cause = "closed" if self._shutting_down else "hung"
             record.reason = f"{record.reason} (killed: it did not end within its grace)"

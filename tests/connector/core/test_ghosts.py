@@ -1,5 +1,7 @@
 """What refaults tell of the memory that is missing."""
 
+from tests.connector.harness import Harness, closed, created
+
 from huterox_connector.core.ghosts import GHOSTS_MAX, Ghosts
 from huterox_connector.core.vectors import MIB
 
@@ -43,3 +45,43 @@ def test_ghosts_are_bounded_and_the_oldest_is_forgotten() -> None:
     assert len(ghosts) == GHOSTS_MAX
     assert ghosts.refault(9, 2.0) is None
     assert ghosts.refault(10, 2.0) is not None
+
+
+def test_where_slots_were_short_and_memory_was_not_slots_are_named() -> None:
+    ghosts = Ghosts()
+    for number, page in enumerate("abc"):
+        ghosts.evicted(page, 100 * MIB, 1.0, "x", float(number), for_memory=False, for_slot=True)
+    refault = ghosts.refault("b", 5.0)
+    assert refault is not None
+    assert refault.facts() == {"more_slots_would_have_kept_it": 2, "gone_for_s": 4.0, "made_room_for": "x"}
+    summary = ghosts.summary()
+    assert summary["would_save"] == []
+    assert summary["slots_would_save"][0] == {"more_slots": 2, "loads": 1, "load_s": 1.0}
+
+
+def test_where_both_were_short_neither_alone_is_said_to_help() -> None:
+    ghosts = Ghosts()
+    ghosts.evicted("a", 100 * MIB, 1.0, "x", 0.0, for_memory=True, for_slot=True)
+    refault = ghosts.refault("a", 1.0)
+    assert refault is not None
+    assert (refault.more_nbytes, refault.more_slots) == (100 * MIB, 1)
+    summary = ghosts.summary()
+    assert (summary["refaults"], summary["would_save"], summary["slots_would_save"]) == (1, [], [])
+
+
+def test_who_leaves_for_a_slot_does_not_ask_for_memory() -> None:
+    harness = Harness()
+    node = harness.node(slots=1, host_mb=1000)
+    for name in ("a", "b"):
+        harness.service(name)
+    for request_id, name in enumerate("aba"):
+        now_s = 10.0 * (request_id + 1)
+        effects = harness.call(name, request_id + 1, now_s)
+        for close in closed(effects):
+            effects += harness.gone(node, close.container, now_s)
+        (create,) = created(effects)
+        harness.ready(node, create.container, now_s)
+        harness.answer(node, request_id + 1)
+    (row,) = harness.ask("nodes", 40.0)
+    assert row["memory"]["would_save"] == []
+    assert row["memory"]["slots_would_save"][0]["more_slots"] == 1

@@ -55,7 +55,10 @@ def test_a_load_has_the_time_that_create_gives_it_and_its_end_names_that_time(co
     assert core.on(Ticked(), 44.9) == []
     core.on(Ticked(), 45.0)
     (gone,) = events(core.on(WorkerEnded(A, "killed by SIGKILL"), 45.1))
-    assert (gone.cause, gone.reason) == ("load_timeout", "not ready after 45 s, in stage import")
+    assert (gone.cause, gone.reason) == (
+        "load_timeout",
+        "not ready after 45 s (10 s by its file, the rest for its size), in stage import",
+    )
 
 
 def test_a_load_without_a_time_of_its_own_has_the_models(core: Supervisor) -> None:

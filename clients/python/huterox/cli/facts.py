@@ -102,7 +102,12 @@ def _node(node: Mapping[str, Any]) -> str:
 
 
 def _refault(refault: Mapping[str, Any]) -> str:
-    more = megabytes(refault.get("more_mb_would_have_kept_it", 0))
+    needed = []
+    if more_mb := refault.get("more_mb_would_have_kept_it"):
+        needed.append(megabytes(more_mb))
+    if more_slots := refault.get("more_slots_would_have_kept_it"):
+        needed.append(f"{more_slots} slots")
+    more = " and ".join(needed) or "nothing"
     gone = seconds_text(refault.get("gone_for_s", 0))
     return f"{more} more would have kept it (gone for {gone}, evicted for {refault.get('made_room_for')})"
 

@@ -96,19 +96,19 @@ def _memory_used(row: Row) -> str:
 
 
 def more_memory(row: Row) -> str:
-    """What a node's reloads say of its size: the least memory more that would have saved half of those that any would.
+    """What a node's reloads say of its size: the least memory, or slots, that would have saved half of what any would.
 
     `512 MB more would have saved 12 of 20 reloads, 3.4 s`
     """
     memory = row.get("memory") or {}
-    steps = memory.get("would_save") or []
-    if not steps:
-        return "-"
-    step = next(step for step in steps if step["loads"] * 2 >= steps[-1]["loads"])
-    return (
-        f"{megabytes(step['more_mb'])} more would have saved {step['loads']} of {memory['refaults']} reloads,"
-        f" {seconds_text(step['load_s'])}"
-    )
+    told = []
+    for key in ("would_save", "slots_would_save"):
+        steps = memory.get(key) or []
+        for step in [step for step in steps if step["loads"] * 2 >= steps[-1]["loads"]][:1]:
+            more = megabytes(step["more_mb"]) if "more_mb" in step else f"{step['more_slots']} slots"
+            saved = f"would have saved {step['loads']} of {memory['refaults']} reloads"
+            told.append(f"{more} more {saved}, {seconds_text(step['load_s'])}")
+    return "; ".join(told) or "-"
 
 
 _NODES = (
