@@ -39,6 +39,9 @@ def all_suites() -> dict[str, Suite]:
             "cold", "how containers start: forked from a zygote, and in a fresh interpreter", _cold, _cold_table, False
         ),
         Suite("scale", "how long decisions take on 10, 100 and 1,000 nodes", _scale, _scale_table, False),
+        Suite(
+            "device", "copies to and from a GPU out of lane memory, beside torch's own", _device, _device_table, False
+        ),
     )
     return {suite.name: suite for suite in suites}
 
@@ -97,3 +100,15 @@ def _scale_table(rows: Sequence[Any]) -> str:
     from huterox_bench.scale.suite import table
 
     return table(rows)
+
+
+def _device(options: Options, stack: ExitStack, progress: Progress) -> Sequence[Any]:
+    from huterox_bench.device.suite import measure_device
+
+    return measure_device(options, stack, progress)
+
+
+def _device_table(rows: Sequence[Any]) -> str:
+    from huterox_bench.device.rows import copy_table
+
+    return copy_table(rows)

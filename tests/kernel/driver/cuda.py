@@ -1,4 +1,12 @@
-"""The double of what a worker asks of CUDA's runtime itself: to register memory, and to forget an error."""
+"""Doubles of CUDA: what a worker asks of its runtime itself, a device that is host memory, and memory that is held.
+
+What a process holds of the double's device is a file, so that `pynvml.py` beside this shows it, and what is late in
+coming back after the process has ended.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
 
 HOST_MEMORY_ALREADY_REGISTERED = 712
 HOST_MEMORY_NOT_REGISTERED = 713
@@ -39,3 +47,33 @@ class Cudart:
     def _fail(self, code: int) -> int:
         self.last_error = code
         return code
+
+
+class Cuda:
+    """The device of `huterox bench device`: memory of the host, told apart by nothing."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self.torch = torch
+        self._cudart = Cudart()
+
+    def on_device(self, nbytes: int) -> Any:
+        return self.torch.zeros(nbytes, dtype=self.torch.uint8)
+
+    pinned = on_device
+
+    def wait(self) -> None:
+        pass
+
+    def cudart(self) -> Cudart:
+        return self._cudart
+
+
+def hold(nbytes: int) -> None:
+    """This process holds so much of the first device from now on."""
+    folder = Path(os.environ["HUTEROX_TEST_NVML"] + ".held")
+    folder.mkdir(exist_ok=True)
+    new = folder / f".{os.getpid()}"
+    new.write_text(str(nbytes))
+    new.replace(folder / str(os.getpid()))
