@@ -14,7 +14,6 @@ from huterox_wire.errors import InvalidInput
 from huterox_wire.leases import HALF_MB_MAX, RING_ENTRIES_MAX, SOCKET_PATH_NBYTES_MAX
 
 MIB: Final = 1024 * 1024
-HOST_SHARE: Final = 0.8  # of the machine's memory, where `host_mb` does not say
 LANES_SOCKET: Final = "lanes.sock"
 ALL_DEVICES: Final = "all"
 
@@ -36,7 +35,8 @@ class KernelConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
     dir: str  # logs and the lock; made if it is missing
     node: Annotated[str, msgspec.Meta(max_length=64)] = ""  # empty: the host's name
     slots: Positive = 16  # containers at once
-    host_mb: Annotated[int, msgspec.Meta(ge=0)] = 0  # memory for containers; 0: a share of what the machine has
+    host_mb: Annotated[int, msgspec.Meta(ge=0)] = 0  # memory for containers; 0: `host_share`
+    host_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.8  # of what the machine, or a control group, offers
     die_with_parent: bool = False  # end when the process that started this one ends
 
     devices: str | list[str] = "all"  # GPUs for containers: all of them, or the ids (UUIDs) of some; []: none

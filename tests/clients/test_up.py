@@ -20,7 +20,7 @@ import pytest
 import huterox
 from huterox.cli import main, supervisor, updir
 from huterox.cli.restarts import RESTARTS_MAX, Restarts
-from huterox.cli.updir import Settings, UpDir, check_settings, default_host_mb
+from huterox.cli.updir import Settings, UpDir, check_settings
 from huterox.endpoint import default_directory, find_endpoint
 from huterox_wire.endpoints import IPC_PATH_NBYTES_MAX
 
@@ -177,9 +177,13 @@ def test_numbers_that_cannot_be_are_refused(settings):
         check_settings(settings)
 
 
-def test_half_of_the_memory_is_the_default():
-    total_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1024**2
-    assert 0 < default_host_mb() <= total_mb // 2
+def test_half_of_the_memory_is_the_default(tmp_path):
+    kernel = pytest.importorskip("huterox_kernel.config")
+    directory = UpDir(tmp_path / "d")
+    with directory.locked():
+        directory.write_configs(Settings(host_mb=None, slots=1, preload=None))
+        config = kernel.load_config(directory.config("kernel"))
+    assert (config.host_mb, config.host_share) == (0, 0.5)
 
 
 def test_the_default_directory_follows_the_runtime_directory(tmp_path, monkeypatch):

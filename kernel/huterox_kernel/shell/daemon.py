@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, assert_never
 
-from huterox_kernel.config import HOST_SHARE, MIB, KernelConfig, node_name
+from huterox_kernel.config import MIB, KernelConfig, node_name
 from huterox_kernel.core.contact import Contact
 from huterox_kernel.core.effects import (
     AdmitCalls,
@@ -396,4 +396,4 @@ def _zygote_config(config: KernelConfig) -> ZygoteConfig:
 
 
 def _host_bytes(config: KernelConfig) -> int:
-    return config.host_mb * MIB if config.host_mb else int(probes.host_bytes_total() * HOST_SHARE)
+    return config.host_mb * MIB if config.host_mb else int(probes.host_bytes_total() * config.host_share)

@@ -31,7 +31,12 @@ def add(verbs: Verbs) -> None:
         help="for everything. Default: sockets in $XDG_RUNTIME_DIR/huterox, else /tmp/huterox-UID, where clients look;"
         " store and logs in $XDG_STATE_HOME/huterox, else ~/.local/state/huterox",
     )
-    up.add_argument("--host-mb", type=int, metavar="N", help="memory for containers (default: half of the machine's)")
+    up.add_argument(
+        "--host-mb",
+        type=int,
+        metavar="N",
+        help="memory for containers (default: half of what there is)",
+    )
     up.add_argument("--slots", type=int, default=8, metavar="N", help="containers at once (default: 8)")
     up.add_argument("--preload", metavar="A,B", help="modules that all workers share (default: numpy,torch)")
 
@@ -40,13 +45,12 @@ def run_up(arguments: argparse.Namespace) -> None:
     """`huterox up`"""
     from huterox.cli.daemons import check_server_extra
     from huterox.cli.supervisor import Supervisor
-    from huterox.cli.updir import Settings, UpDir, check_settings, default_host_mb, state_directory
+    from huterox.cli.updir import Settings, UpDir, check_settings, state_directory
     from huterox.endpoint import default_directory
 
     check_server_extra()
     directory = UpDir(arguments.dir) if arguments.dir else UpDir(default_directory(), state_directory())
-    host_mb = default_host_mb() if arguments.host_mb is None else arguments.host_mb
-    settings = Settings(host_mb, arguments.slots, _preload(arguments.preload))
+    settings = Settings(arguments.host_mb, arguments.slots, _preload(arguments.preload))
     check_settings(settings)
     started_s = time.monotonic()
 
@@ -54,7 +58,8 @@ def run_up(arguments: argparse.Namespace) -> None:
         print(f"huterox up [{time.monotonic() - started_s:5.1f} s] {text}", file=sys.stderr, flush=True)
 
     def on_ready() -> None:
-        tell(f"ready at {directory.endpoint}: {settings.slots} slots, {settings.host_mb} MB for containers")
+        memory = "half of the memory" if settings.host_mb is None else f"{settings.host_mb} MB"
+        tell(f"ready at {directory.endpoint}: {settings.slots} slots, {memory} for containers")
         tell(f"store and logs are in {directory.state}")
         print("ready", flush=True)
 

@@ -31,7 +31,7 @@ _DEATH_S: Final = 2.0
 class Settings(NamedTuple):
     """What `huterox up` was asked for."""
 
-    host_mb: int
+    host_mb: int | None  # None: half of what there is
     slots: int
     preload: list[str] | None  # None: the kernel's own choice
 
@@ -121,7 +121,7 @@ class UpDir:
             "switchboard": f"ipc://{self.back}",
             "dir": str(self.state / "kernel"),
             "lease_socket": str(self.lanes),
-            "host_mb": settings.host_mb,
+            **({"host_share": 0.5} if settings.host_mb is None else {"host_mb": settings.host_mb}),
             "slots": settings.slots,
             "die_with_parent": True,
         }
@@ -238,18 +238,7 @@ def _is_served(path: Path) -> bool:
 
 def check_settings(settings: Settings) -> None:
     """Raise InvalidInput for numbers that cannot be."""
-    if settings.host_mb < 1:
+    if settings.host_mb is not None and settings.host_mb < 1:
         raise InvalidInput(f"--host-mb is at least 1, got {settings.host_mb}")
     if not 1 <= settings.slots <= _SLOTS_MAX:
         raise InvalidInput(f"--slots is from 1 to {_SLOTS_MAX}, got {settings.slots}")
-
-
-def default_host_mb() -> int:
-    """Half of the memory that this machine, or the control group around this process, has."""
-    nbytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            nbytes = min(nbytes, int(Path(name).read_text()))
-        except (OSError, ValueError):  # not there, or "max"
-            continue
-    return max(1, nbytes // 2 // 1024**2)
