@@ -82,6 +82,7 @@ class Switchboard:
         self.answers: dict[int, list[Answer]] = {}
         self.request_id = 0
         self.callers: list[Caller] = []
+        self.heartbeat_s = 0.1
         self._asked: set[int] = set()
         self._leased: set[int] = set()
         self.bind()
@@ -242,7 +243,7 @@ class Switchboard:
         if kind is Kind.REGISTER:
             self.kernel_identity = identity
             self.registrations.append(decode_register(message.meta))
-            self.order(Kind.REGISTER, RegisteredMeta(EPOCH, 0.1))
+            self.order(Kind.REGISTER, RegisteredMeta(EPOCH, self.heartbeat_s))
         elif kind is Kind.HEARTBEAT:
             self.kernel_identity = identity
             self.heartbeats.append(decode_heartbeat(message.meta))

@@ -232,6 +232,28 @@ def test_a_worker_is_set_up_as_a_process_of_its_own(switchboard: Switchboard, mo
     assert switchboard.result(A, "where") == {"result": str(MODELS)}
 
 
+def wakes(pid: int) -> int:
+    """How often the threads of a process have gone to sleep."""
+    statuses = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return sum(int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0]) for status in statuses)
+
+
+def test_a_kernel_with_idle_containers_sleeps(switchboard: Switchboard) -> None:
+    """On a slow machine it wakes less often, never more."""
+    switchboard.heartbeat_s = 1.0
+    process = switchboard.start(slots=10)
+    for number in range(10):
+        switchboard.created(1 << 32 | number)
+
+    def rate() -> float:
+        begun_s, before = time.monotonic(), wakes(process.pid)
+        while time.monotonic() < begun_s + 1.0:
+            switchboard.pump(0.1)
+        return (wakes(process.pid) - before) / (time.monotonic() - begun_s)
+
+    switchboard.until(lambda: rate() < 12.0)
+
+
 # Closing.
 
 

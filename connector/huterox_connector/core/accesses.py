@@ -56,6 +56,10 @@ class Accesses:
                 self._touched[group.key] = group
         return bool(swept)
 
+    def is_sweeping(self) -> bool:
+        """Is a part of the last window's groups still to be swept?"""
+        return bool(self._unswept)
+
     def swept(self) -> list[Service]:
         """The services whose usage was swept since this was last asked."""
         changed, self._changed = self._changed, {}

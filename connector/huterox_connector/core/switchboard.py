@@ -226,6 +226,10 @@ class Switchboard:
         """Whether `kernel` was asked something by this route and answers in time; counts as answered then."""
         return self._questions.answered(kernel, route, request_id, now_s)
 
+    def is_waiting(self) -> bool:
+        """Does anybody wait for something that a `Ticked` may have to end or to begin? Then ticks are due often."""
+        return bool(len(self.calls) or len(self._faults) or len(self._questions) or self._accesses.is_sweeping())
+
     # Calls off the hot path.
 
     def _on_call_missed(self, event: happened.CallMissed, now_s: float) -> list[Effect]:

@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,10 +16,10 @@ import zmq
 from huterox_connector.config import ConnectorConfig
 from huterox_connector.core import desired, measured
 from huterox_connector.core.effects import Write
-from huterox_connector.core.events import Event, Ticked
+from huterox_connector.core.events import Event
 from huterox_connector.core.switchboard import Switchboard
 from huterox_connector.core.term import EPOCH_KEY, STORE_KEY, Term
-from huterox_connector.shell.paths import BoundPath, StorePaths, check_free
+from huterox_connector.shell.paths import check_free
 from huterox_connector.shell.store.base import Store, StoreConflict
 from huterox_connector.shell.store.sqlite import SqliteStore, lock_store
 from huterox_connector.shell.switch import Switch
@@ -29,7 +29,6 @@ from huterox_wire.ids import MARK_MAX, NUMBER_BITS
 _log = logging.getLogger(__name__)
 
 _WRITER_CLOSE_S = 10.0
-_LOOK_S = 1.0
 
 
 def run(config: ConnectorConfig, version: str) -> None:
@@ -122,38 +121,15 @@ async def _serve(config: ConnectorConfig, board: Switchboard, switch: Switch, st
     def report(event: Event) -> None:
         loop.call_soon_threadsafe(switch.on, event)
 
-    paths: list[BoundPath | StorePaths] = [*switch.paths(), StorePaths(Path(config.store))]
     writer = Writer(store, report)
     switch.start(loop, writer)
     _log.info("listening for callers at %s, for kernels at %s", config.front, config.back)
-    ticker = loop.create_task(_tick(config.tick_s, switch))
-    looker = loop.create_task(_look_at_paths(paths))
     await stop.wait()
     _log.info("stopping: %d calls in flight", len(board.calls))
     board.stopping = True
     drained_by_s = time.monotonic() + config.drain_s
     while len(board.calls) and time.monotonic() < drained_by_s:
         await asyncio.sleep(config.tick_s)
-    ticker.cancel()
-    looker.cancel()
     switch.perform(board.keep_usage())
     switch.close()
     writer.close(_WRITER_CLOSE_S)
-
-
-async def _look_at_paths(paths: Sequence[BoundPath | StorePaths]) -> None:
-    while True:
-        await asyncio.sleep(_LOOK_S)
-        for path in paths:
-            path.look()
-
-
-async def _tick(tick_s: float, switch: Switch) -> None:
-    while True:
-        await asyncio.sleep(tick_s)
-        try:
-            switch.on(Ticked())
-            switch.flush_journal()
-            switch.sweep()
-        except Exception:  # noqa: BLE001 - a bug, but deadlines must go on being kept
-            _log.exception("a tick failed")

@@ -11,6 +11,7 @@ import logging
 import struct
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, assert_never
 
 import zmq
@@ -27,7 +28,8 @@ from huterox_connector.handlers.dispatch import Dispatch, event_of_caller, event
 from huterox_connector.handlers.limit import Limit
 from huterox_connector.handlers.pipeline import Pipeline
 from huterox_connector.shell.deliveries import GONE, Deliveries
-from huterox_connector.shell.paths import BoundPath
+from huterox_connector.shell.paths import BoundPath, StorePaths
+from huterox_connector.shell.ticker import Ticker
 from huterox_connector.shell.writer import Writer
 from huterox_wire.errors import HuteroxError, TooLarge
 from huterox_wire.header import HEADER_NBYTES, pack_header
@@ -49,6 +51,8 @@ _BUDGET_AT: Final = 24
 _REQUEST_ID: Final = struct.Struct("<8xQ")
 _KIND_AND_REQUEST_ID: Final = struct.Struct("<3xB4xQ")
 _ROUNDS_MAX: Final = 8
+LOOK_S: Final = 1.0
+"""At the paths by which this switchboard is found."""
 _FRAMES_MAX: Final = TENSORS_MAX + 2
 _UNREAD_MAX: Final = 128  # messages of one peer that ZeroMQ reads ahead: their bytes are counted by nobody
 _SILENT_S: Final = 15  # TCP: after so long without a byte the system asks whether the other side is there
@@ -93,6 +97,9 @@ class Switch:
         self._is_looking = False  # whether a look at the callers is due
         self._front_excess = self._back_excess = False  # the rest of a message with too many frames is to be skipped
         self._swept_s = 0.0
+        self._ticker: Ticker
+        self._paths: list[BoundPath | StorePaths] = []
+        self._look_s = 0.0  # when to look at them next
         self._pump_due = False
         self._batch_max = config.batch_max
 
@@ -123,22 +130,38 @@ class Switch:
         return socket
 
     def start(self, loop: asyncio.AbstractEventLoop, writer: Writer) -> None:
+        self._paths = [
+            BoundPath(self._front, self._config.front, "caller"),
+            BoundPath(self._back, self._config.back, "kernel"),
+            StorePaths(Path(self._config.store)),
+        ]
         self._loop = loop
         self._writer = writer
+        self._ticker = Ticker(loop, self._config.tick_s, self._tick, self._is_waiting)
+        self._ticker.start()
         loop.add_reader(self._front.FD, self.pump)
         loop.add_reader(self._back.FD, self.pump)
         loop.add_reader(self._monitor.FD, self._on_monitor)
         self.pump()
         self._on_monitor()
 
-    def paths(self) -> list[BoundPath]:
-        """Where callers and kernels find this switchboard."""
-        return [
-            BoundPath(self._front, self._config.front, "caller"),
-            BoundPath(self._back, self._config.back, "kernel"),
-        ]
+    def _tick(self) -> None:
+        try:
+            self.on(happened.Ticked())
+            self.flush_journal()
+            self.sweep()
+            if (now_s := self._loop.time()) >= self._look_s:
+                self._look_s = now_s + LOOK_S
+                for path in self._paths:
+                    path.look()
+        except Exception:  # noqa: BLE001 - a bug, but deadlines must go on being kept
+            _log.exception("a tick failed")
+
+    def _is_waiting(self) -> bool:
+        return bool(self._journal or self._deliveries.nbytes) or self._board.is_waiting()
 
     def close(self) -> None:
+        self._ticker.stop()
         self._loop.remove_reader(self._front.FD)
         self._loop.remove_reader(self._back.FD)
         self._loop.remove_reader(self._monitor.FD)
@@ -157,6 +180,8 @@ class Switch:
                 front_count = self._drain_front()
                 # What came from kernels was sent to callers, which may have swallowed the front's edge.
                 if not self._drain_back() and front_count < batch_max:
+                    if self._ticker.rests:
+                        self._ticker.stir()
                     return
         except BaseException:
             self._pump_soon()  # a bug, but the edge must not be lost over it
@@ -337,6 +362,8 @@ class Switch:
     def on(self, event: happened.Event) -> None:
         """Tell the core, and do what it asks for."""
         self.perform(self._board.on(event, time.monotonic()))
+        if self._ticker.rests:
+            self._ticker.stir()
 
     def perform(self, effects: list[asked.Effect]) -> None:
         for effect in effects:

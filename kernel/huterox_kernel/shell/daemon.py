@@ -165,10 +165,7 @@ class Daemon:
         _log.info("node %s, boot %s, for %s", self._node, self._boot, self._config.switchboard)
         self._every(lambda: self._supervisor.heartbeat_s, self._reports.beat)
         self._every(lambda: self._config.footprint_period_s, self._look_around)
-        self._every(lambda: LOOK_S, self._look_at_zygotes)
-        self._every(lambda: LOOK_S, self._look_for_hangs)
-        self._every(lambda: LOOK_S, self._leases.look)
-        self._every(lambda: LOOK_S, self._look_for_contact)
+        self._every(lambda: LOOK_S, self._look)  # in one: each that sleeps by itself is one more to wake
         try:
             await self._exit
         finally:
@@ -354,6 +351,12 @@ class Daemon:
         await self._measure_all()
         self._lanes.trim_idle()
         strays.tidy(self._zygotes.pids() | self._workers.pids(), self._workers.marks())
+
+    def _look(self) -> None:
+        self._look_at_zygotes()
+        self._look_for_hangs()
+        self._look_for_contact()
+        self._leases.look()
 
     def _look_for_hangs(self) -> None:
         now_s = time.monotonic()

@@ -28,12 +28,14 @@ class Guard:
         self._watches: dict[int, LaneWatch] = {}
         self._lock = threading.Lock()  # a watch is not closed while the thread looks at it
         self._stop = threading.Event()
+        self._busy = threading.Event()  # there are watches, or this is the end
         self._thread: threading.Thread | None = None
 
     def add(self, lane: int, watch: LaneWatch) -> None:
         """Look after a lane from now on."""
         with self._lock:
             self._watches[lane] = watch
+            self._busy.set()
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="huterox-guard", daemon=True)
             self._thread.start()
@@ -44,17 +46,21 @@ class Guard:
             watch = self._watches.pop(lane, None)
             if watch is not None:
                 watch.close()
+            if not self._watches:
+                self._busy.clear()
 
     def close(self) -> None:
         """Let go of all, and end the thread."""
         for lane in list(self._watches):
             self.let_go(lane)
         self._stop.set()
+        self._busy.set()
         if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.wait(PERIOD_S):
+            self._busy.wait()  # nobody wakes while there is nothing to look after
             for lane in list(self._watches):
                 with self._lock:
                     watch = self._watches.get(lane)

@@ -485,3 +485,21 @@ def wait_for_log(daemon: Daemon, text: str) -> None:
     while text not in (daemon.folder / "log").read_text():
         assert time.monotonic() < deadline_s
         time.sleep(0.02)
+
+
+def wakes(pid: int) -> int:
+    """How often the threads of a process have gone to sleep."""
+    statuses = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return sum(int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0]) for status in statuses)
+
+
+def test_an_idle_switchboard_sleeps(daemon: Daemon) -> None:
+    """On a slow machine it wakes less often, never more."""
+    serve(daemon)
+    deadline_s = time.monotonic() + 30
+    rate = float("inf")
+    while rate > 8.0:  # a second or two after the last call
+        assert time.monotonic() < deadline_s, f"{rate:.1f} wakes a second"
+        begun_s, before = time.monotonic(), wakes(daemon.process.pid)
+        time.sleep(1.0)
+        rate = (wakes(daemon.process.pid) - before) / (time.monotonic() - begun_s)
