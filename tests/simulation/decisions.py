@@ -232,20 +232,31 @@ class Decisions:
         self._check_big_loads(meta)
 
     def _check_big_loads(self, meta: CreateMeta) -> None:
-        """They go one after another, each device by itself."""
+        """They go one after another, each device by itself: not beside one that somebody has waited for already."""
         container = self._world.board.registry.containers.get(meta.container)
-        if container is None:
+        if container is None or not self._is_big(container):
             return
-        big_mb = self._world.config.big_load_mb
-        device = meta.device
-        big = [
+        together = [
             other.title
             for other in container.node.containers.values()
             if other.state is State.CREATING
-            and other.reserved.device == device
-            and (other.reserved.device_bytes if device else other.reserved.host_bytes) >= big_mb * MIB
+            and other.reserved.device == meta.device
+            and self._is_big(other)
+            and self._was_wanted(other)
         ]
-        assert len(big) <= 1, f"big loads go on together: {big}"
+        assert not together, f"{container.title} is loaded beside other big ones: {together}"
+
+    def _is_big(self, container: Container) -> bool:
+        reserved = container.reserved
+        nbytes = reserved.device_bytes if reserved.device else reserved.host_bytes
+        return nbytes >= self._world.config.big_load_mb * MIB
+
+    def _was_wanted(self, container: Container) -> bool:
+        """Before what happens now: its load had begun, and somebody waited for it."""
+        now_s, group = self._world.now_s, container.group
+        begun_s = float(container.history[0].rpartition(" ")[2])
+        waited = bool(group.waiting) and group.waiting[0].arrived_s < now_s
+        return begun_s < now_s - 1e-3 and (waited or has_tier(group, "pinned") or group.key[1] != 0)
 
 
 def has_tier(group: Group, tier: str) -> bool:

@@ -63,14 +63,15 @@ class Loading:
         return container
 
     def start_planned(self, node: Node, now_s: float) -> list[Effect]:
-        """Carry out the node's plans, oldest first, as far as what is present leaves room.
+        """Carry out the node's plans as far as what is present leaves room: what is waited for, and the oldest, first.
 
         One that must wait does not hold up those after it: each has its room among what stays.
         """
         effects: list[Effect] = []
         if self._registry.nodes.get(node.identity) is not node:
             return effects  # it was lost
-        for container in [c for c in node.containers.values() if c.state is State.PLANNED]:
+        plans = [container for container in node.containers.values() if container.state is State.PLANNED]
+        for container in sorted(plans, key=lambda c: not c.group.is_wanted):
             if not node.limit.less(node.present).hold(container.charge) or self._must_queue(container):
                 continue
             self._books.step(container, Step.COMMANDED, now_s)
@@ -79,12 +80,18 @@ class Loading:
         return effects
 
     def _must_queue(self, container: Container) -> bool:
-        """Big loads into the same memory go one after another: together they would only slow each other down."""
+        """Big loads into the same memory go one after another: together they would only slow each other down.
+
+        Not behind one that nobody waits for.
+        """
         if not self._is_big(container.charge):
             return False
         device = container.charge.device
         return any(
-            other.state is State.CREATING and other.charge.device == device and self._is_big(other.charge)
+            other.state is State.CREATING
+            and other.charge.device == device
+            and self._is_big(other.charge)
+            and other.group.is_wanted
             for other in container.node.containers.values()
         )
 

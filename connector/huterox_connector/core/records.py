@@ -104,6 +104,11 @@ class Group:
         return self.pins > 0 or self.key[1] != 0
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for its load, or it is to be there in any case."""
+        return bool(self.waiting) or self.firm
+
+    @property
     def resident(self) -> bool:
         """Whether it has a container that is ready or on its way."""
         return bool(self.ready or self.coming)

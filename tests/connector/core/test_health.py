@@ -190,3 +190,15 @@ def test_two_whose_callers_are_too_impatient_do_not_break_each_others_loads_off_
         gave_way += 1
         (loading,) = created(harness.gone(node, loading.container, now_s + 0.15))
     assert gave_way == 2, "each gives way once"
+
+
+def test_big_load_does_not_queue_behind_one_that_nobody_waits_for() -> None:
+    harness = Harness(big_load_mb=100)
+    node = harness.node(slots=4, host_mb=1000)
+    for name in ("slow", "other"):
+        harness.deploy(name, host_mb=200)
+        harness.service(name, model=name)
+    harness.call("slow", 1, 0.0, budget_s=1.0)
+    assert not created(harness.call("other", 2, 0.5, budget_s=30.0)), "one after another"
+    harness.tick(1.1)  # the first one's caller has left
+    assert [create.model.name for create in created(harness.beat(node, 1.5))] == ["other"]
