@@ -9,8 +9,8 @@ import errno
 import fcntl
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 FIRST: Final = 3
@@ -71,25 +71,8 @@ def close_all(fds: list[int]) -> None:
         _NOWHERE.extend(map(os.close, iter(fds.pop, None)))
 
 
-def fill_standard() -> list[int]:
-    """Open what is missing of the standard descriptors, on nothing; which were they?
-
-    For a process that is ours alone, at its start.
-    """
-    filled = []
+def fill_standard() -> None:
+    """Open what is missing of the standard descriptors, on nothing. For a process that is ours alone, at its start."""
     while (fd := os.open(os.devnull, os.O_RDWR)) < FIRST:
         os.set_inheritable(fd, True)
-        filled.append(fd)
     os.close(fd)
-    return filled
-
-
-@contextmanager
-def standard_taken() -> Iterator[None]:
-    """For what makes a descriptor that cannot be moved: it does not become a standard one here."""
-    filled = fill_standard()
-    try:
-        yield
-    finally:
-        for fd in filled:
-            os.close(fd)

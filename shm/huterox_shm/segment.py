@@ -13,11 +13,10 @@ import errno
 import fcntl
 import mmap
 import os
-import sys
 from contextlib import suppress
 from typing import Final
 
-from huterox_shm.descriptors import close_all, out_of_the_way, standard_taken
+from huterox_shm.descriptors import close_all, out_of_the_way
 from huterox_shm.errors import HandoverError, LaneFull
 
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -26,9 +25,13 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.ENOMEM, errno.EDQUOT})
 
 _FALLOC_FL_KEEP_SIZE: Final = 1
 _FALLOC_FL_PUNCH_HOLE: Final = 2
+_MAP_FIXED: Final = 0x10  # these two are not in mmap
+_MAP_NORESERVE: Final = 0x4000
 _MADV_POPULATE_WRITE: Final = 23  # Linux 5.14; not in 3.11's mmap
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
@@ -82,11 +85,21 @@ def punch_pages(fd: int, offset: int, nbytes: int) -> None:
 
 
 def map_memory(fd: int, nbytes: int) -> mmap.mmap:
-    """Map a memfd, which stays the giver's. Raises OSError: it cannot be mapped."""
-    if sys.version_info >= (3, 13):
-        return mmap.mmap(fd, nbytes, trackfd=False)
-    with standard_taken():  # a mapping keeps a descriptor of its own
-        return mmap.mmap(fd, nbytes)
+    """Map a memfd, which stays the giver's.
+
+    Python's own way keeps a descriptor for as long as the mapping lives, under the lowest number that is free, and
+    closes that number in the end, whoever has it by then. So a place is mapped without a file, and the memfd over it.
+
+    Raises:
+        OSError: it cannot be mapped.
+    """
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    access, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | _MAP_FIXED
+    if _libc.mmap(address, nbytes, access, flags, fd, 0) != address:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return memory
 
 
 class Segment:

@@ -154,7 +154,7 @@ def test_closed_descriptor_is_an_error_of_the_system(no_descriptor_leaks):
 
 
 def test_ledger_that_cannot_be_mapped_leaves_nothing(no_descriptor_leaks, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     fd = create_ledger(1)
