@@ -1,4 +1,5 @@
 # Every target works from a fresh checkout: it makes the environment that it needs, and reuses it afterwards.
+# For another Python: make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

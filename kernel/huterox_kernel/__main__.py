@@ -48,10 +48,14 @@ def _lock_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        raise ConfigError(f"another kernel runs in {folder}") from exc
     except OSError as exc:
+        raise ConfigError(f"dir = {str(folder)!r}: {exc.strerror}") from exc
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(lock)
+        if isinstance(exc, BlockingIOError):
+            raise ConfigError(f"another kernel runs in {folder}") from exc
         raise ConfigError(f"dir = {str(folder)!r}: {exc.strerror}") from exc
 
 

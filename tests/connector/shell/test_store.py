@@ -1,6 +1,7 @@
 """The store's conformance suite."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -79,10 +80,21 @@ def test_second_switchboard_on_one_store_is_refused(store: Store, path: Path) ->
 def test_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "garbage.db"
     path.write_bytes(b"this is not a database" * 100)
-    with pytest.raises(StoreError, match=r"garbage\.db"):
+    with pytest.raises(StoreError, match=r"garbage\.db") as caught:
         SqliteStore(path, events_max=5)
+    assert open_files(path) == [], "though what was raised still holds what was there"
+    assert caught.value.__cause__ is not None
     with pytest.raises(StoreError):
         SqliteStore(tmp_path / "no such folder" / "x.db", events_max=5)
+
+
+def open_files(path: Path) -> list[str]:
+    """What of this store is open in this process."""
+    paths = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            paths.append(str(descriptor.readlink()))
+    return [open_path for open_path in paths if open_path.startswith(str(path))]
 
 
 def test_writer_reports_commits_in_order_and_finishes_on_close(path: Path) -> None:

@@ -9,6 +9,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,20 +57,25 @@ class SqliteStore:
             raise
 
     def _open(self) -> sqlite3.Connection:
-        try:
-            # The writer's thread is not the one that opens it, but only one thread at a time ever uses it.
-            db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, _SCHEMA_VERSION):
-                db.close()
-                raise StoreError(f"store {self._path} has schema {version}; this switchboard knows {_SCHEMA_VERSION}")
-            db.executescript(_SCHEMA)
-            db.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
-        except sqlite3.Error as exc:
-            raise StoreError(f"store {self._path}: {exc}") from exc
+        with ExitStack() as undo:
+            try:
+                # The writer's thread is not the one that opens it, but only one thread at a time ever uses it.
+                db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+                undo.callback(db.close)
+                self._prepare(db)
+            except sqlite3.Error as exc:
+                raise StoreError(f"store {self._path}: {exc}") from exc
+            undo.pop_all()
         return db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, _SCHEMA_VERSION):
+            raise StoreError(f"store {self._path} has schema {version}; this switchboard knows {_SCHEMA_VERSION}")
+        db.executescript(_SCHEMA)
+        db.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
 
     def get(self, key: str) -> bytes | None:
         row = self._guard(lambda: self._db.execute("SELECT value FROM records WHERE key = ?", (key,)).fetchone())
