@@ -12,6 +12,8 @@ from tests.clients.lanes import eventually
 import huterox
 from huterox.core import Limits
 from huterox.lease import LaneGone
+from huterox.memory import empty_aligned
+from huterox_wire.limits import MESSAGE_NBYTES_MAX
 
 
 def test_memory_of_the_lane_is_passed_without_a_copy_and_again_and_again(open_lane):
@@ -85,9 +87,16 @@ def test_memory_that_is_used_by_a_call_outlives_its_owner(open_lane):
 
 
 def test_memory_that_cannot_be_is_refused(lane):
-    for shape, dtype in ((3, "float99"), (3, "O"), ((-1, 2), "float32")):
-        with pytest.raises(huterox.InvalidInput):
-            lane.empty(shape, dtype)
+    for empty in (lane.empty, empty_aligned):
+        for shape in ((-1, 2), 1.5, (2, "x"), None, (1,) * 9, (0, 2**62), (2**40, 2**40)):
+            with pytest.raises(huterox.InvalidInput):
+                empty(shape, "float32")
+        for dtype in ("float99", "O", "datetime64[s]", "U3", [("a", "f4")], np.dtypes.StringDType()):
+            with pytest.raises(huterox.InvalidInput):
+                empty(3, dtype)
+        with pytest.raises(huterox.TooLarge):
+            empty(MESSAGE_NBYTES_MAX, "float32")
+        assert empty(np.int64(3), "float32").shape == (3,)
     with pytest.raises(LaneGone):
         lane.empty(64 * MIB, "uint8")
     held = []

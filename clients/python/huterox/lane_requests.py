@@ -13,7 +13,7 @@ goes elsewhere.
 import struct
 import weakref
 from collections.abc import Mapping, Sequence
-from math import inf, prod
+from math import inf
 from typing import Any, Final
 
 import numpy as np
@@ -22,7 +22,7 @@ from huterox.codec import check_method
 from huterox.core import Limits
 from huterox.lane_call import LaneCall, Request
 from huterox.lease import LaneGone
-from huterox.memory import dtype_of
+from huterox.memory import wanted
 from huterox_shm.errors import LaneDead, LaneFull, LaneTooSmall
 from huterox_shm.lane import DEFINES, INDIRECT, OPEN, STATE, STREAM, CallerEnd
 from huterox_shm.slab import SMALL_NBYTES_MAX
@@ -397,12 +397,9 @@ class LaneRequests:
             LaneGone: the lane takes no calls, or the array is too large for it.
             Busy: no room now.
             InvalidInput: no such array can be.
+            TooLarge: no call takes one.
         """
-        dtype = dtype_of(dtype)
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        if any(dimension < 0 for dimension in shape):
-            raise InvalidInput(f"a shape has no negative sizes, got {list(shape)}")
-        nbytes = prod(shape) * dtype.itemsize
+        shape, dtype, nbytes = wanted(shape, dtype)
         end = self.end
         if self._gone:
             self.tend()
