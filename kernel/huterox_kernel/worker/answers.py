@@ -194,4 +194,6 @@ def _copy_tensor(view: np.ndarray[Any, Any], tensor: Any) -> None:
             target = torch.from_numpy(view)
         target.copy_(tensor.detach())
     except (TypeError, RuntimeError) as exc:
+        if tensor.device.type != "cpu":  # what went wrong on a device is told late, by whoever waits for it
+            raise ModelError(f"the model's result could not be taken from its device: {exc}") from exc
         raise ModelError(f"the model returned what is not carried: a torch tensor of {tensor.dtype}: {exc}") from exc

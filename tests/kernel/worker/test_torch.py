@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from huterox_kernel.worker.answers import _copy_tensor
 from huterox_kernel.worker.runtimes.base import LoadError
 from huterox_wire.errors import InvalidInput, ModelError, NotFound
 
@@ -166,3 +167,9 @@ def test_a_file_that_is_no_torchscript_is_a_clear_error(bench: Make, tmp_path: P
 def test_a_script_takes_no_params(bench: Make, script: Path) -> None:
     with pytest.raises(LoadError, match=r"takes no \[params\]"):
         bench(script.name, source_dir=str(script.parent), runtime="torchscript", params={"a": 1})
+
+
+def test_what_goes_wrong_on_a_device_is_not_blamed_on_the_tensors_type() -> None:
+    """A kernel that has failed is told by the copy that waits for it. Tensors of the device `meta` have no content."""
+    with pytest.raises(ModelError, match="taken from its device"):
+        _copy_tensor(np.zeros(3, np.float32), torch.empty(3, device="meta"))
