@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import zmq
 from tests.clients.containers import ContainerDouble
@@ -172,6 +173,13 @@ class Double:
         if values.get("fail"):
             raise errors.ModelError("ValueError: in the middle")
         self._socket.send_multipart(self._frames(identity, Kind.REPLY, request_id, values.get("last", {})))
+
+    def _do_large_parts(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
+        """`count` parts of `n` numbers each."""
+        for index in range(values["count"]):
+            part = {"x": np.full(values["n"], index)}
+            self._socket.send_multipart(self._frames(identity, Kind.PART, request_id, part))
+        self._socket.send_multipart(self._frames(identity, Kind.REPLY, request_id, {}))
 
     def _do_hang(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
         """One part, and no end."""

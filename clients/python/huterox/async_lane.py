@@ -112,7 +112,15 @@ class AsyncLane:
         call = LaneCall()
         call.keeps_request = True
         self._begin(call, method, inputs, timeout_s, copy=True)
-        return self._loop.create_task(self._result(call, way))
+        task = self._loop.create_task(self._result(call, way))
+        call.reader = weakref.ref(task)
+        task.add_done_callback(partial(self._cancel_unbegun, call))
+        return task
+
+    def _cancel_unbegun(self, call: LaneCall, task: "asyncio.Task[Result]") -> None:
+        """A task that is cancelled before its first step has not come to cancel its call."""
+        if task.cancelled():
+            self._cancel(call)
 
     def stream(
         self, method: str, inputs: Mapping[str, Any], timeout_s: float, way: Way
@@ -141,7 +149,7 @@ class AsyncLane:
             while True:
                 await self._news(call)
                 if call.parts:
-                    yield values_of(call.parts.popleft())
+                    yield values_of(self._core.take_part(call))
                 else:
                     break
             try:

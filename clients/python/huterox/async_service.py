@@ -1,6 +1,7 @@
 """A virtual container as a coroutine sees it, and the routed way of its calls. Twin of `service` and `routed`."""
 
 import asyncio
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from time import monotonic
@@ -106,7 +107,9 @@ class AsyncRouted:
         """Start a call. Its inputs have been copied when this returns."""
         meta, tensors = encode_call(method, inputs)
         call = self._prepare_own(meta, tensors, timeout_s)
-        return asyncio.get_running_loop().create_task(self._own_result(call))
+        task = asyncio.get_running_loop().create_task(self._own_result(call))
+        call.reader = weakref.ref(task)
+        return task
 
     def stream(self, method: str, inputs: Mapping[str, Any], timeout_s: float) -> AsyncGenerator[Result, None]:
         """Parts of a streamed result, as they come. The call starts with the first iteration."""
@@ -155,7 +158,7 @@ class AsyncRouted:
             while True:
                 while not await connection.wait(call):
                     fresh = False
-                    yield decode_result(decode_answer(call.take_part()))
+                    yield decode_result(decode_answer(self._core.take_part(call)))
                 try:
                     last = decode_result(call.outcome())
                     break

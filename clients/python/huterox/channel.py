@@ -278,9 +278,8 @@ class Channel(abc.ABC, Generic[C]):
             while self._ended:
                 call = self._ended[0]
                 self.settle(call)
-                with self._lock:
-                    if self._ended and self._ended[0] is call:
-                        del self._ended[0]
+                with suppress(ValueError):  # another thread has told it, and removed it
+                    self._ended.remove(call)
             nesting.settling = False
         except BaseException:
             nesting.settling = False

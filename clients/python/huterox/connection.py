@@ -90,7 +90,7 @@ class Connection(Channel[Call]):
         """The next part of a streamed reply, which is there."""
         try:
             with self._section:
-                frames = call.take_part()
+                frames = self.core.take_part(call)
         except BaseException:
             self._recover()
             raise

@@ -19,6 +19,7 @@ from itertools import count
 from math import inf
 from typing import Any, Final
 
+from huterox.unread import Unread
 from huterox_wire.errors import Busy, Cancelled, DeadlineExceeded, Fault, HuteroxError, InvalidInput, Unavailable
 from huterox_wire.header import HEADER_NBYTES, REQUEST_ID, Buffer, pack_header, unpack_header
 from huterox_wire.kinds import Flag, Kind
@@ -44,6 +45,8 @@ class Limits:
     in_flight_nbytes_max: int = 2 * 1024**3
     stream_parts_max: int = 16384  # parts that have arrived and that nobody has taken yet
     stream_nbytes_max: int = 256 * 1024**2
+    parts_nbytes_max: int = 512 * 1024**2  # of all streams together, of the connection and of each lane
+    unread_nbytes_max: int = 512 * 1024**2  # answers of futures that nobody has read, likewise
     grace_s: float = 0.1  # how long after a call's deadline its answer is still waited for
     lanes_max: int = 64  # of one client; services beyond that stay routed
     lane_spin_us: int = LANE_SPIN_US  # how long a thread looks for a lane's answer before it sleeps; see `spinning`
@@ -58,6 +61,7 @@ class Call:
         parts: pieces of a streamed reply that nobody has taken yet, as frames. None for a call that takes none.
         unattended: nobody may be waiting for it (a future, a stream), so somebody must read on its behalf.
         owner: what the shell attaches to be told of the end.
+        reader: a future or task, referred to weakly, in which an answer may wait for long; None: a thread waits.
     """
 
     __slots__ = (
@@ -70,6 +74,7 @@ class Call:
         "owner",
         "parts",
         "parts_nbytes",
+        "reader",
         "request_id",
         "timeout_s",
         "unattended",
@@ -88,6 +93,7 @@ class Call:
         self.ended = False
         self.unattended = False
         self.owner: Any = None
+        self.reader: Any = None
 
     def outcome(self) -> Message:
         """Hot path. The REPLY that ended the call.
@@ -105,14 +111,6 @@ class Call:
             raise self.error
         return message
 
-    def take_part(self) -> Sequence[Buffer]:
-        """The next part; there is one while `parts` is not empty. Under the shell's lock."""
-        if not self.parts:
-            raise Fault("no part has come")
-        frames = self.parts.popleft()
-        self.parts_nbytes -= sum(map(len, frames))
-        return frames
-
 
 class ClientCore:
     """The calls of one connection."""
@@ -124,6 +122,8 @@ class ClientCore:
         self._nbytes = 0
         self._closed: HuteroxError | None = None
         self.unattended_count = 0
+        self.parts_nbytes = 0  # of all streams
+        self.unread = Unread(limits.unread_nbytes_max)
         self.news: list[Call] = []
         """Calls that have ended or have one more part. The shell tells whoever waits, then clears it."""
         self.strays = 0  # messages that belong to no call: late answers, garbage
@@ -227,9 +227,17 @@ class ClientCore:
         kind = first[3]
         if call is None or (kind != _REPLY and kind != _ERROR):
             return self._on_part(call, kind, frames)
-        call.answer = frames
+        if call.reader is not None and self._is_too_much(call, frames):
+            frames = ()
+        call.answer = frames or None
         self._end(call)
         return call
+
+    def _is_too_much(self, call: Call, frames: Sequence[Buffer]) -> bool:
+        """Whether so many answers wait to be read that this one is dropped."""
+        reader = call.reader()
+        call.error = None if reader is None else self.unread.check(reader, sum(map(len, frames)))
+        return call.error is not None
 
     def _on_part(self, call: Call | None, kind: int, frames: Sequence[Buffer]) -> Call | None:
         if call is None or kind != _PART or call.parts is None:
@@ -238,12 +246,15 @@ class ClientCore:
         self.news.append(call)
         if not call.parts or call.parts[-1] is not frames:
             call.parts.append(frames)
-            call.parts_nbytes += sum(map(len, frames))
+            part_nbytes = sum(map(len, frames))
+            call.parts_nbytes += part_nbytes
+            self.parts_nbytes += part_nbytes
         limits = self._limits
         nbytes = call.parts_nbytes
         count = len(call.parts)
         # One part alone may be as large as any message.
-        if count > limits.stream_parts_max or (nbytes > limits.stream_nbytes_max and count > 1):
+        is_over = nbytes > limits.stream_nbytes_max or self.parts_nbytes > limits.parts_nbytes_max
+        if count > limits.stream_parts_max or (is_over and count > 1):
             call.error = Busy(
                 f"the stream's reader is too slow: {len(call.parts)} parts of {nbytes} bytes wait for it",
                 parts=len(call.parts),
@@ -252,6 +263,23 @@ class ClientCore:
             )
             self._end(call)
         return call
+
+    def take_part(self, call: Call) -> Sequence[Buffer]:
+        """The next part of a stream; there is one while its `parts` is not empty."""
+        if not call.parts:
+            raise Fault("no part has come")
+        frames = call.parts.popleft()
+        nbytes = sum(map(len, frames))
+        call.parts_nbytes -= nbytes
+        self.parts_nbytes -= nbytes
+        return frames
+
+    def drop_parts(self, call: Call) -> None:
+        """Nobody will take the parts of this stream."""
+        if call.parts:
+            self.parts_nbytes -= call.parts_nbytes
+            call.parts_nbytes = 0
+            call.parts.clear()
 
     def _end(self, call: Call) -> None:
         """Hot path."""
@@ -275,6 +303,7 @@ class ClientCore:
 
     def cancel(self, call: Call) -> bool:
         """Give a call up. False: it had ended before. The caller sends `cancel_frame(call)`."""
+        self.drop_parts(call)
         if self._pending.get(call.request_id) is not call:
             return False
         call.error = Cancelled("the call was cancelled by its caller")

@@ -14,6 +14,7 @@ _LOG: Final = logging.getLogger(__name__)
 class CallFuture(Future[Result]):
     """The result of one call, some time. A thread that waits for it takes answers in itself, for all threads."""
 
+    is_read = False
     _done_callbacks: list[Any]
 
     def _end_with(self, result: Result | None, error: BaseException | None) -> None:
@@ -41,6 +42,9 @@ class CallFuture(Future[Result]):
 class Stream(Iterator[Result]):
     """The parts of one streamed reply, in order. For one thread. A stream whose reader is interrupted is over, since a
     part may be lost: it says `Cancelled` from then on.
+
+    Parts wait here for their reader. One who is so slow that they pass the client's limits (256 MiB of one stream, 512
+    MiB of all) takes what has come, then gets `Busy`; the model's generator is closed meanwhile.
 
     Leave a `with` block, or call `close`, to stop the model early; a stream that is dropped is stopped too, a little
     later.

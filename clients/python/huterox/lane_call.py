@@ -22,6 +22,7 @@ class LaneCall:
         parts: answers of a streamed reply that nobody has taken yet. None for a call that takes none.
         unattended: nobody may be waiting for it (a future, a stream), so somebody must read on its behalf.
         owner: whom the shell tells of the end.
+        reader: a future or task, referred to weakly, in which an answer may wait for long; None: a thread waits.
         goes_on: it has a way to go on elsewhere should the container end without having touched it, whoever waits.
         keeps_request, request: whether to read it back out of the lane then, for its inputs may have been changed.
     """
@@ -29,6 +30,8 @@ class LaneCall:
     # Most calls change few of these: a class attribute costs nothing.
     ended = False
     parts: deque[Answer] | None = None
+    parts_nbytes = 0
+    reader: Any = None
     deadline_s = inf
     timeout_s = 0.0
     unattended = False

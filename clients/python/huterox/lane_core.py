@@ -20,6 +20,7 @@ from huterox.core import Limits, decode_answer
 from huterox.lane_call import Answer, LaneCall
 from huterox.lane_requests import LaneMemory, LaneRequests, watch
 from huterox.lease import LaneGone
+from huterox.unread import UNCOUNTED_NBYTES, Unread
 from huterox_shm.lane import DEFINES, ERROR, PART, REPLY, CallerEnd
 from huterox_wire.errors import Busy, Cancelled, DeadlineExceeded, Fault, HuteroxError, WorkerLost
 from huterox_wire.forms import FORMS_MAX, Form
@@ -47,6 +48,8 @@ class LaneCore(LaneRequests):
 
     def __init__(self, end: CallerEnd, limits: Limits) -> None:
         super().__init__(end, limits)
+        self.parts_nbytes = 0  # of all streams
+        self.unread = Unread(limits.unread_nbytes_max)
         self._held_nbytes = 0  # no less than that in all; corrected when it is too much
         self._held_nbytes_max = end.layout.reply_half_nbytes // 2
         # So many blocks of copied answers may wait for the next call to tell of them.
@@ -71,6 +74,7 @@ class LaneCore(LaneRequests):
 
     def cancel(self, call: LaneCall) -> bool:
         """Give a call up. False: it had ended before."""
+        self.drop_parts(call)
         if call.ended:
             return False
         self._fail(call, Cancelled("the call was cancelled by its caller"))
@@ -177,7 +181,8 @@ class LaneCore(LaneRequests):
             if kind == PART:
                 self._on_part(call, answer, nbytes)
             elif kind == REPLY:
-                call.answer = answer
+                if nbytes < UNCOUNTED_NBYTES or call.reader is None or not self._is_too_much(call, nbytes):
+                    call.answer = answer
                 call.ended = True
             else:
                 self._on_error(call, answer[1])
@@ -210,7 +215,7 @@ class LaneCore(LaneRequests):
         if kind == PART and not (call.parts and call.parts[-1] is answer) and not call.ended:
             self._on_part(call, answer, nbytes)
         elif kind == REPLY and not call.ended:
-            call.answer = answer
+            call.answer = None if call.error is not None else answer
             call.ended = True
         elif kind == ERROR and not call.ended:
             self._on_error(call, answer[1])
@@ -267,17 +272,45 @@ class LaneCore(LaneRequests):
         if call.parts is None:
             return
         call.parts.append(answer)
-        if len(call.parts) > self._limits.stream_parts_max:
-            limit = self._limits.stream_parts_max
-            error = Busy(f"the stream's reader is too slow: {limit} parts wait for it", parts_limit=limit)
+        call.parts_nbytes += nbytes
+        self.parts_nbytes += nbytes
+        limits = self._limits
+        count = len(call.parts)
+        # One part alone may be as large as any message.
+        is_over = call.parts_nbytes > limits.stream_nbytes_max or self.parts_nbytes > limits.parts_nbytes_max
+        if count > limits.stream_parts_max or (is_over and count > 1):
+            error = Busy(
+                f"the stream's reader is too slow: {count} parts of {call.parts_nbytes} bytes wait for it,"
+                f" {self.parts_nbytes} bytes in all streams of the lane",
+                parts=count,
+                parts_limit=limits.stream_parts_max,
+                nbytes_limit=limits.stream_nbytes_max,
+            )
             self._fail(call, error)
             self.send_cancel(call)
+
+    def _is_too_much(self, call: LaneCall, nbytes: int) -> bool:
+        """Whether so many answers wait to be read that this one is dropped."""
+        reader = call.reader()
+        call.error = None if reader is None else self.unread.check(reader, nbytes)
+        return call.error is not None
 
     def take_part(self, call: LaneCall) -> Answer:
         """The next part; there is one while `parts` is not empty."""
         if not call.parts:
             raise Fault("no part has come")
-        return call.parts.popleft()
+        answer = call.parts.popleft()
+        nbytes = len(answer[1])
+        call.parts_nbytes -= nbytes
+        self.parts_nbytes -= nbytes
+        return answer
+
+    def drop_parts(self, call: LaneCall) -> None:
+        """Nobody will take the parts of this stream."""
+        if call.parts:
+            self.parts_nbytes -= call.parts_nbytes
+            call.parts_nbytes = 0
+            call.parts.clear()
 
     def _on_error(self, call: LaneCall, data: Buffer) -> None:
         if len(data):

@@ -64,6 +64,7 @@ class LaneFuture(LaneCall, CallFuture):
     def __init__(self, lane: "LaneConnection", router: Router) -> None:
         self._lane = lane
         self._router = router
+        self.reader = weakref.ref(self)
 
     def _make(self) -> None:
         """Have Future's machinery from now on. Several threads may come here at once, and be interrupted: each field is
@@ -133,6 +134,7 @@ class LaneFuture(LaneCall, CallFuture):
             timeout = self._wait(timeout)
         if self._is_made or self.error is not None or not self.ended:
             return self._late_result(timeout)
+        self.is_read = True
         return self._lane.core.outcome(self)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -143,7 +145,9 @@ class LaneFuture(LaneCall, CallFuture):
 
     def _late_result(self, timeout: float | None) -> Result:
         self._await_again(timeout)
-        return super().result(timeout)
+        result = super().result(timeout)
+        self.is_read = True
+        return result
 
     def _await_again(self, timeout: float | None) -> None:
         """Where the call goes on elsewhere, a thread that waits for it must wait there: it may have to read."""

@@ -38,6 +38,7 @@ class RoutedFuture(CallFuture):
     def follow(self, call: Call) -> None:
         """Hot path. From now on `call` decides this future."""
         self._call = call
+        call.reader = weakref.ref(self)
         self._connection.start(call, self)
 
     def settle(self, call: Call) -> None:
@@ -69,7 +70,9 @@ class RoutedFuture(CallFuture):
         self._call = call
 
     def result(self, timeout: float | None = None) -> dict[str, Any]:
-        return super().result(self._wait(timeout))
+        result = super().result(self._wait(timeout))
+        self.is_read = True
+        return result
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         return super().exception(self._wait(timeout))
