@@ -12,7 +12,7 @@ Asking changes nothing.
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from huterox_connector.core.records import Node
 
@@ -48,7 +48,10 @@ class _Orders:
     size: list[_Size] = field(default_factory=list)
 
 
-_Keys = tuple[tuple[_Room, _Size] | None, tuple[_Room, _Size] | None]
+_Keys = tuple[_Room | None, _Size | None, _Room | None, _Size | None]
+"""Where a node stands: by room and size, of host memory and of devices."""
+
+_NOWHERE: Final[_Keys] = (None, None, None, None)
 
 
 class NodeIndex:
@@ -67,28 +70,28 @@ class NodeIndex:
         self.update(node)
 
     def remove(self, node: Node) -> None:
-        self._take_out(node.name)
+        self._move(node.name, _NOWHERE)
         del self._nodes[node.name]
 
     def update(self, node: Node) -> None:
         """Its room or size has changed, or it was drained or resumed. Ignores a node that is not here (any more)."""
         if self._nodes.get(node.name) is not node:
             return
-        keys = _keys_of(node)
-        if self._keys.get(node.name) == keys:
-            return
-        self._take_out(node.name)
-        self._keys[node.name] = keys
-        for key, orders in zip(keys, (self._host, self._device), strict=True):
-            if key is not None:
-                insort(orders.room, key[0])
-                insort(orders.size, key[1])
+        self._move(node.name, _keys_of(node))
 
-    def _take_out(self, name: str) -> None:
-        for key, orders in zip(self._keys.pop(name, (None, None)), (self._host, self._device), strict=True):
-            if key is not None:
-                del orders.room[bisect_left(orders.room, key[0])]
-                del orders.size[bisect_left(orders.size, key[1])]
+    def _move(self, name: str, keys: _Keys) -> None:
+        """Most changes are of the room alone: orders in which it stays where it is are left alone."""
+        was = self._keys.pop(name, _NOWHERE)
+        if keys is not _NOWHERE:
+            self._keys[name] = keys
+        orders: tuple[list[Any], ...] = (self._host.room, self._host.size, self._device.room, self._device.size)
+        for order, old, new in zip(orders, was, keys, strict=True):
+            if old == new:
+                continue
+            if old is not None:
+                del order[bisect_left(order, old)]
+            if new is not None:
+                insort(order, new)
 
     def search(self, needs: Iterable[Need], known: Iterable[str], turn: int) -> Found:
         """Nodes to look at for a load, each once: all of them where they are few.
@@ -135,10 +138,10 @@ def _keys_of(node: Node) -> _Keys:
     """Where it stands among those by host memory, and by devices. Who gives no slots at all stands nowhere."""
     room, capacity = node.room, node.capacity
     if capacity.slots <= 0:
-        return None, None
+        return _NOWHERE
     takes_loads = room.slots > 0 and not node.drained
-    host = (takes_loads, room.host_bytes, node.name), (capacity.host_bytes, node.name)
+    by_room, by_size = (takes_loads, room.host_bytes, node.name), (capacity.host_bytes, node.name)
     if not capacity.devices:
-        return host, None
+        return by_room, by_size, None, None
     freest = max(room.devices.get(device, 0) for device in capacity.devices)
-    return host, ((takes_loads, freest, node.name), (max(capacity.devices.values()), node.name))
+    return by_room, by_size, (takes_loads, freest, node.name), (max(capacity.devices.values()), node.name)
