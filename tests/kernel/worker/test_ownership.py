@@ -69,6 +69,7 @@ def test_copied_inputs_of_every_way_are_aligned_and_read_only(bench: Make) -> No
         assert np.array_equal(result["b"], inside)
     del inside, result
     gc.collect()
+    lane.core.tend()
     worker.caller.trim()
     assert worker.lent_count() == 0
 
