@@ -12,7 +12,7 @@ import huterox
 
 pytestmark = pytest.mark.system
 
-HOST_MB = 460
+HOST_MB = 450
 YOLO_MB = 40
 """With what a process takes beside its weights a container has about 52 MB, and all of them share 30 to 60 MB: five
 leave 130 MB free, or a little more.

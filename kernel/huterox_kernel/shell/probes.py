@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from huterox_kernel.shell import cgroups
 from huterox_kernel.shell.cgroups import Group
@@ -10,6 +10,10 @@ from huterox_kernel.shell.cgroups import Group
 _MEMINFO = Path("/proc/meminfo")
 _VMSTAT = Path("/proc/vmstat")
 _SELF = Path("/proc/self")
+
+
+NO_LIMIT: Final = 1 << 62
+"""Version 1 has no word for none: it tells the largest number that it can."""
 
 
 class _Files(NamedTuple):
@@ -46,7 +50,9 @@ def host_bytes_free(process: Path = _SELF, meminfo: Path = _MEMINFO) -> int:
 
 @lru_cache(maxsize=8)
 def _groups(process: Path) -> tuple[Group, ...]:
-    return tuple(cgroups.groups("memory", process))
+    """Those that can have a limit. They are asked with each heartbeat."""
+    groups = cgroups.groups("memory", process)
+    return tuple(group for group in groups if any(cgroups.read(group, name) for name in _FILES[group.version].limits))
 
 
 def _limit(group: Group) -> int:
@@ -54,7 +60,8 @@ def _limit(group: Group) -> int:
     limits = [word for name in _FILES[group.version].limits for word in cgroups.read(group, name)]
     if group.version == 1:
         limits.append(_stat(group).get(_HIERARCHY, ""))
-    return min((int(word) for word in limits if word.isdecimal()), default=0)  # others are "max"
+    limit = min((int(word) for word in limits if word.isdecimal()), default=0)  # others are "max"
+    return limit if limit < NO_LIMIT else 0
 
 
 def _used(group: Group) -> int:

@@ -35,7 +35,7 @@ GROWTH_NBYTES: Final = 1 * MIB
 BASE_GROWTH_NBYTES: Final = 4 * MIB
 """A container, and the base, are charged so much more than they were at first: what grows so little changes no sum."""
 
-LOOKS_SKIPPED_MAX: Final = 11
+LOOKS_SKIPPED_MAX: Final = 59
 """So many times in a row what was measured is taken to hold still, where no process has run since."""
 
 DISTURBED_MAX: Final = 3
