@@ -15,11 +15,12 @@ from huterox_wire.errors import (
     NotFound,
 )
 from huterox_wire.kinds import Kind
+from huterox_wire.leases import DrainMeta
 from huterox_wire.message import encode
 from huterox_wire.meta import ErrorMeta
 from huterox_wire.nodes import InputSpec, RegisteredMeta, Resources
 
-from .conftest import MODELS, Switchboard, descendants
+from .conftest import EPOCH, MODELS, SERVICE, Switchboard, descendants
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
 
@@ -417,3 +418,21 @@ def test_a_kernel_that_is_refused_says_so_once(switchboard: Switchboard) -> None
     switchboard.create(A)
     switchboard.event(A, "ready")
     assert switchboard.log().count("refuses this kernel") == 1
+
+
+def test_a_switchboard_that_has_lost_count_is_told_what_was_seen_and_of_what_runs(switchboard: Switchboard) -> None:
+    """Its revision and whose lanes it has, so that what a store does not know is ended."""
+    switchboard.start()
+    switchboard.create(A, given={"revision": "r1"})
+    switchboard.event(A, "ready")
+    switchboard.caller(A)  # it has not called yet
+    switchboard.order(Kind.REGISTER, RegisteredMeta(5, 0.1, store="lost", mark=77))
+    switchboard.order(Kind.REGISTER, RegisteredMeta(EPOCH, 0.1, again=True, store="new", mark=78))
+    switchboard.until(lambda: switchboard.registrations[-1].epoch_seen)
+    meta = switchboard.registrations[-1]
+    assert (meta.epoch_seen, meta.store_seen, meta.mark_seen) == (5, "lost", 77)
+    (report,) = meta.containers
+    assert (report.revision, report.lane_services) == ("r1", [SERVICE])
+    switchboard.order(Kind.REGISTER, RegisteredMeta(6, 0.1, store="new", mark=78))
+    switchboard.order(Kind.DRAIN, DrainMeta(6, A, "not known here", SERVICE))
+    assert switchboard.heartbeat_of(A, lambda r: not r.lanes).lane_services == []
