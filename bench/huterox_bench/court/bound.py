@@ -99,7 +99,7 @@ def check_court_extra() -> None:
     """Raise InvalidInput where what the court alone needs is not installed."""
     missing = [name for name in ("scipy", "matplotlib") if find_spec(name) is None]
     if missing:
-        raise InvalidInput(f"{', '.join(missing)} is not installed; the court needs `pip install 'huterox[court]'`")
+        raise InvalidInput(f"{', '.join(missing)} is not installed; the court needs `pip install scipy matplotlib`")
 
 
 class _Program:

@@ -28,7 +28,7 @@ arrival until its container begins to work on it; those of refused calls are not
 
 policies: {", ".join(JUDGED)}; several with commas, or {ALL}.
 `opt` is a replacer that knows the future; `bound` is what no schedule can do without. The bound and --plot need
-`pip install 'huterox[court]'`.
+`pip install scipy matplotlib`.
 
 traces that --generate makes: {", ".join(KINDS)}
 

@@ -146,7 +146,8 @@ class Client:
         """Create a virtual container of a deployed model.
 
         Args:
-            tier: "shared": with others; "dedicated": containers of its own; "pinned": its container never leaves.
+            tier: "shared": with others; "dedicated": containers of its own; "pinned": with others, and its container is
+                never evicted, once a call has loaded it.
             lend: of a dedicated one: its containers may serve others while it has no call for them.
             in_flight_max: calls that may wait or run at once; more get `Busy`. None: as many as the switchboard takes.
             info: at most 16 texts of yours about the service, which its row shows.
@@ -171,7 +172,7 @@ class Client:
         return self._rows("services", tenant=tenant)
 
     def pin(self, name: str, *, tenant: str | None = None) -> Row:
-        """Make a shared virtual container pinned: its container is loaded where it fits, and never evicted."""
+        """Make a shared virtual container pinned: its container is never evicted. This loads none: a call does."""
         return self._row("pin", name=name, tenant=self.tenant if tenant is None else tenant)
 
     def unpin(self, name: str, *, tenant: str | None = None) -> Row:

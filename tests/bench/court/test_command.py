@@ -187,7 +187,7 @@ def test_without_the_courts_packages_a_policy_can_be_replayed_and_the_bound_says
         assert main([*ask, *more]) == 1
         out, err = capsys.readouterr()
         assert (out, err.count("\n")) == ("", 1)
-        assert "scipy, matplotlib is not installed; the court needs `pip install 'huterox[court]'`" in err
+        assert "scipy, matplotlib is not installed; the court needs `pip install scipy matplotlib`" in err
 
 
 def test_help_has_examples_and_every_policy(capsys: pytest.CaptureFixture[str]) -> None:

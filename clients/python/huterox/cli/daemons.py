@@ -63,4 +63,7 @@ def check_server_extra() -> None:
     """Raise InvalidInput where the daemons' own dependencies are not installed."""
     missing = [name for name in ("uvloop", "psutil") if find_spec(name) is None]
     if missing:
-        raise InvalidInput(f"{', '.join(missing)} is not installed; the daemons need `pip install 'huterox[server]'`")
+        raise InvalidInput(
+            f"{', '.join(missing)} is not installed; the daemons need `pip install uvloop psutil nvidia-ml-py`, or"
+            " `make env` in a checkout"
+        )

@@ -39,7 +39,7 @@ def add(verbs: Verbs) -> None:
         examples="""huterox events
                     huterox events -f
                     huterox events --brief --limit 20
-                    huterox events --subject c1.2    only of a container, model, service or node
+                    huterox events --subject c5f0kq2m.2    only of a container, model, service or node
                     huterox events -f -o json        one JSON object on each line""",
     )
     events.add_argument("-f", "--follow", action="store_true", help="go on with what happens from now on")

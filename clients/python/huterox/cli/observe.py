@@ -158,7 +158,7 @@ def _add_logs(verbs: Verbs) -> None:
         help="what a container has written to stdout and stderr",
         tenant=True,
         examples="""huterox logs who-speaks          the newest container of a service or model
-                    huterox logs c1.2 -f""",
+                    huterox logs c5f0kq2m.2 -f""",
     )
     logs.add_argument("name", metavar="NAME", help="a container's id, a service or a model")
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what is written from now on")

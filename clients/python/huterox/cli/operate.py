@@ -6,6 +6,10 @@ from huterox.cli.connecting import connected
 from huterox.cli.parser import Verbs
 from huterox.cli.render import Row, print_json
 
+_PIN = """\
+Keep a virtual container's model in memory once it is there, whoever else wants the room. This loads nothing: where the
+model is absent, the next call loads it."""
+
 
 def add(verbs: Verbs) -> None:
     """Declare the verbs of this file."""
@@ -13,13 +17,14 @@ def add(verbs: Verbs) -> None:
         "evict",
         run_evict,
         help="close a container; the next call of its model loads another",
-        examples="huterox evict c1.2",
+        examples="huterox evict c5f0kq2m.2",
     )
     evict.add_argument("container", metavar="CONTAINER", help="its id, as `huterox ps` shows it")
     pin = verbs.add_client(
         "pin",
         run_pin,
-        help="keep a virtual container's model in memory, whoever else wants the room",
+        help="keep a virtual container's model in memory once it is there, whoever else wants the room",
+        about=_PIN,
         tenant=True,
         examples="huterox pin who-speaks",
     )
@@ -56,7 +61,10 @@ def run_pin(arguments: argparse.Namespace) -> None:
     """`huterox pin NAME`"""
     with connected(arguments) as client:
         row = client.pin(arguments.name)
-    _confirm(arguments, row, f"pinned {row['name']} of tenant {row['tenant']}")
+    text = (
+        f"pinned {row['name']} of tenant {row['tenant']}: its model is not evicted; where it is absent, a call loads it"
+    )
+    _confirm(arguments, row, text)
 
 
 def run_unpin(arguments: argparse.Namespace) -> None:

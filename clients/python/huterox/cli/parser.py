@@ -41,10 +41,15 @@ class Verbs:
         help: str,
         examples: str = "",
         about: str = "",
-        tenant: bool = False,
+        tenant: bool | str = False,
         wide: bool = False,
     ) -> argparse.ArgumentParser:
-        """A verb that asks the switchboard. `wide`: it has more columns than it shows unasked."""
+        """A verb that asks the switchboard.
+
+        Args:
+            tenant: whether it has a tenant; or what that one is for, where it is not on whose behalf this is asked.
+            wide: it has more columns than it shows unasked.
+        """
         parser = self.add(name, run, help=help, examples=examples, about=about)
         options = parser.add_argument_group("options of every verb that asks the switchboard")
         add_endpoint(options)
@@ -55,7 +60,8 @@ class Verbs:
         about_output = "wide: all columns; json: one JSON document" if wide else "json: one JSON document"
         options.add_argument("-o", "--output", choices=outputs, default="text", help=about_output)
         if tenant:
-            options.add_argument("--tenant", metavar="T", help='on whose behalf (default: the tenant "default")')
+            about_tenant = tenant if isinstance(tenant, str) else 'on whose behalf (default: the tenant "default")'
+            options.add_argument("--tenant", metavar="T", help=about_tenant)
         return parser
 
 

@@ -72,6 +72,9 @@ _BY_TENANT = (column("TENANT", "tenant"), column("SERVICES", "services", right=T
 _BY_SERVICE = (column("SERVICE", "service"), column("TENANT", "tenant"), *_AMOUNTS, column("ID", "id"))
 
 
+_ONLY = "only of this tenant (default: of all)"
+
+
 def add(verbs: Verbs) -> None:
     """Declare the verbs of this file."""
     create = verbs.add_client(
@@ -90,7 +93,8 @@ def add(verbs: Verbs) -> None:
         "--tier",
         choices=("shared", "dedicated", "pinned"),
         default="shared",
-        help="shared: with others (default); dedicated: containers of its own; pinned: never evicted",
+        help="shared: with others (default); dedicated: containers of its own; pinned: with others, and never evicted"
+        " once it has been loaded",
     )
     create.add_argument("--lend", action="store_true", help="dedicated only: others may use its containers while idle")
     create.add_argument(
@@ -110,8 +114,8 @@ def add(verbs: Verbs) -> None:
     verbs.add_client(
         "services",
         run_services,
-        help="list the virtual containers, of all tenants unless one is named",
-        tenant=True,
+        help="list the virtual containers",
+        tenant=_ONLY,
         wide=True,
         examples="""huterox services
                     huterox services -o wide        with bits, quota, texts of yours, all usage
@@ -125,7 +129,7 @@ def add(verbs: Verbs) -> None:
         "usage",
         run_usage,
         help="what tenants have used: calls, busy seconds, memory times time",
-        tenant=True,
+        tenant=_ONLY,
         examples="""huterox usage
                     huterox usage --by service --tenant acme -o json""",
     )
