@@ -503,3 +503,9 @@ def test_an_idle_switchboard_sleeps(daemon: Daemon) -> None:
         begun_s, before = time.monotonic(), wakes(daemon.process.pid)
         time.sleep(1.0)
         rate = (wakes(daemon.process.pid) - before) / (time.monotonic() - begun_s)
+
+
+def test_a_switchboard_ends_without_a_word_of_trouble(daemon: Daemon) -> None:
+    serve(daemon)
+    assert daemon.stop() == 0
+    assert "Traceback" not in (daemon.folder / "log").read_text()
