@@ -133,7 +133,12 @@ class CommitFailed:
 
 @dataclass(slots=True, frozen=True)
 class Ticked:
-    """Time has passed; comes a few times a second."""
+    """Time has passed; comes a few times a second.
+
+    `clock_offset_s`: what makes seconds since the epoch out of the core's time now; somebody may have set the clock.
+    """
+
+    clock_offset_s: float | None = None
 
 
 Event = (

@@ -1,9 +1,12 @@
 """What happened and why, for people: the last events, numbered."""
 
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
-from huterox_connector.core.effects import Journalled
+from huterox_connector.core.effects import Effect, Journalled
+
+CLOCK_SET_S: Final = 1.0
+"""Clocks drift a little, and are pulled along; what is set by so much was wrong before."""
 
 
 class Journal:
@@ -21,6 +24,13 @@ class Journal:
     def since_start(self, at: float) -> float:
         """The inverse of `at`: the core's time. It may be negative, which is before this machine's clock began."""
         return at - self._offset_s
+
+    def follow_clock(self, offset_s: float | None, now_s: float) -> list[Effect]:
+        """What happens from now on has the time of a clock that was set. What was told before keeps the old one."""
+        if offset_s is None or abs(offset_s - self._offset_s) < CLOCK_SET_S:
+            return []
+        by_s, self._offset_s = offset_s - self._offset_s, offset_s
+        return [self.record("clock", "this machine", f"its clock was set by {by_s:+.1f} s", now_s, by_s=round(by_s, 3))]
 
     def restore(self, events: list[Journalled]) -> None:
         """Take over what an earlier switchboard kept, oldest first."""

@@ -219,8 +219,8 @@ class Switchboard:
                 return self._nodes.lose(node, "its connection was closed", now_s) if node else []
             case happened.ContainerReported():
                 return self._nodes.on_report(event, now_s)
-            case happened.Ticked():
-                return self._on_tick(now_s)
+            case happened.Ticked(clock_offset_s=clock_offset_s):
+                return self._journal.follow_clock(clock_offset_s, now_s) + self._on_tick(now_s)
 
     def answered_by_kernel(self, kernel: bytes, route: bytes, request_id: int, now_s: float) -> bool:
         """Whether `kernel` was asked something by this route and answers in time; counts as answered then."""

@@ -147,7 +147,7 @@ class Switch:
 
     def _tick(self) -> None:
         try:
-            self.on(happened.Ticked())
+            self.on(happened.Ticked(time.time() - time.monotonic()))
             self.flush_journal()
             self.sweep()
             if (now_s := self._loop.time()) >= self._look_s:
