@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tests.clients.containers import MIB, WAIT_S, ContainerDouble
 from tests.clients.lanes import grants
+from tests.rounds import seeds
 from tests.values import KINDS, REFUSED, Source, same, several
 
 import huterox
@@ -37,7 +38,7 @@ def check(got: Any, expected: Any, value: Any) -> None:
 
 
 @by_ways
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3, 20))
 def test_what_is_called_with_comes_back_or_is_refused(containers: None, client: Any, way: str, seed: int) -> None:
     source = Source(seed)
     service = client.service("echo")
@@ -54,7 +55,7 @@ def test_what_is_called_with_comes_back_or_is_refused(containers: None, client: 
 
 
 @by_ways
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3, 20))
 def test_the_same_by_asyncio(containers: None, double: Any, run: Any, way: str, seed: int) -> None:
     source = Source(seed)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.rounds import seeds
 from tests.values import KINDS, REFUSED, WITH_TORCH, Kinds, Sample, Source, result, same, several
 
 from huterox.lane_core import values_of
@@ -30,7 +31,7 @@ Make = Callable[..., Bench]
 by_kinds = pytest.mark.parametrize(
     "kinds", [pytest.param(KINDS, id="numpy"), pytest.param(WITH_TORCH, id="torch", marks=pytest.mark.torch)]
 )
-by_seeds = pytest.mark.parametrize("seed", range(6))
+by_seeds = pytest.mark.parametrize("seed", seeds(6, 60))
 by_modes = pytest.mark.parametrize("copies", [False, True], ids=["uncopied", "copied"])
 by_ways = pytest.mark.parametrize("way", ["whole", "numbered"])
 
@@ -105,7 +106,7 @@ def test_results_of_all_kinds_arrive_as_they_are_or_are_refused(
     caller.check_memory()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(4, 60))
 @by_ways
 def test_parts_of_streams_of_all_kinds_arrive_as_they_are_or_are_refused(bench: Make, way: str, seed: int) -> None:
     rng = Source(seed)
