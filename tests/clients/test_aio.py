@@ -82,7 +82,7 @@ def test_a_silent_switchboard_ends_in_deadline_exceeded_and_a_cancel(run, double
         started_s = time.monotonic()
         with pytest.raises(huterox.DeadlineExceeded):
             await service.call("silent", timeout=0.2)
-        assert 0.2 <= time.monotonic() - started_s < 2
+        assert 0.2 <= time.monotonic() - started_s < WAIT_S
         await expect(double, Kind.CANCEL)
         assert await service(x=1) == {"x": 1}
 

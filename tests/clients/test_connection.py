@@ -214,7 +214,7 @@ def test_a_connection_to_nobody_tells_what_was_tried_and_what_to_start(tmp_path,
     with pytest.raises(huterox.Unavailable, match=r"none\.ipc.*huterox up") as caught:
         huterox.connect()
     assert caught.value.retryable
-    assert time.monotonic() - started_s < 2
+    assert time.monotonic() - started_s < WAIT_S
 
 
 def test_a_silent_switchboard_is_told_from_an_answering_one(double):
