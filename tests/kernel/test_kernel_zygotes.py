@@ -15,6 +15,7 @@ import pytest
 
 from huterox_kernel.core.preloads import Learned
 from huterox_kernel.shell.preload_file import load_preloads, save_preloads
+from huterox_wire.nodes import Resources
 
 from .conftest import Switchboard, descendants
 
@@ -114,6 +115,18 @@ def test_the_second_load_finds_preloaded_what_the_first_has_imported(
     settle(switchboard, environment, "slow_library")
     assert uses(B, "slow_library") == {"slow_library": True}
     assert switchboard.result(A) == {"slow_library": False}  # goes on as it was
+
+
+def test_no_successor_is_started_where_its_memory_has_no_room(
+    switchboard: Switchboard, environment: Environment, uses: Uses
+) -> None:
+    environment.install("slow_library")
+    process = start(switchboard, host_mb=40, footprint_period_s=0.1)
+    uses(A, "slow_library", resources=Resources(host_mb=20))
+    switchboard.heartbeats.clear()
+    switchboard.until(lambda: len(switchboard.heartbeats) >= 40)  # it looks once a second
+    assert len(zygotes(process, environment)) == 1
+    assert learned(switchboard, environment).modules == []
 
 
 def test_the_predecessor_lives_until_its_last_worker_has_ended(
