@@ -215,10 +215,11 @@ def test_nothing_is_learnt_from_a_device_that_owes_memory() -> None:
     async def steps(held: Memory) -> bool:
         held.watch(A, GPU)
         await held.look_before(A)
-        other = asyncio.ensure_future(held.await_return(A, DEAD, 0.2))
+        other = asyncio.ensure_future(held.await_return(A, DEAD, 60.0))
         await asyncio.sleep(0)
         await held.measure(Tree(A, identity_of(PID)))
-        await other
+        other.cancel()
+        await asyncio.wait([other])
         return await held.await_return(A, PID, 0.2)
 
     assert not run(Driver(reading(79), owing, owing, owing, owing, owing, owing, owing, reading(73)), steps)
