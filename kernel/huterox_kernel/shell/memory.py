@@ -132,7 +132,7 @@ class Memory:
         held = [nbytes for pid in pids if (nbytes := reading.held.get(pid)) is not None]
         if not held:
             return 0
-        if True:
+        if watched.device not in self._returning:
             watched.unaccounted = _unaccounted(reading)
         return sum(held)
 

@@ -222,4 +222,4 @@ def test_nothing_is_learnt_from_a_device_that_owes_memory() -> None:
         await asyncio.wait([other])
         return await held.await_return(A, PID, 0.2)
 
-    assert not run(Driver(reading(79), owing, owing, owing, owing, owing, owing, owing, reading(73)), steps)
+    assert not run(Driver(reading(79), owing, owing, owing, reading(73)), steps)
