@@ -45,7 +45,7 @@ def _pure() -> Iterator[Path]:
     for folder in ("core", "handlers"):
         yield from (PACKAGES["huterox_connector"] / folder).rglob("*.py")
     yield from (PACKAGES["huterox_kernel"] / "core").rglob("*.py")
-    yield from (PACKAGES["huterox"] / name for name in ("core.py", "lease.py"))
+    yield from (PACKAGES["huterox"] / name for name in ("core.py", "lease.py", "unread.py"))
 
 
 def module_of(path: Path) -> str:

@@ -203,6 +203,9 @@ class Callers:
         if kind is Kind.PART:
             return
         assert self.ended(key, kind.name), f"nobody has made call {key}"
+        if call.container.group.waiting:
+            world.seen["turn"] += 1
+            world.on(happened.ContainerFreed(call.container.id))
         if call.container.state is State.DRAINING and not call.container.in_flight:
             world.on(happened.ContainerDrained(call.container.id))
 

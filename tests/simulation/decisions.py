@@ -162,7 +162,7 @@ class Decisions:
         plan.freed.append(container.charge)
         self._check_may_leave(container, now_s)
         config, group = self._world.config, plan.group
-        waited_s = now_s - group.waiting[0].arrived_s
+        waited_s = now_s - group.waiting.oldest.arrived_s
         busy = self.calls_now(container)
         assert not busy or waited_s >= config.turn_after_s, f"{container.title} has {busy} calls, and leaves"
         ready = container.group.ready
@@ -255,7 +255,7 @@ class Decisions:
         """Before what happens now: its load had begun, and somebody waited for it."""
         now_s, group = self._world.now_s, container.group
         begun_s = float(container.history[0].rpartition(" ")[2])
-        waited = bool(group.waiting) and group.waiting[0].arrived_s < now_s
+        waited = bool(group.waiting) and group.waiting.oldest.arrived_s < now_s
         return begun_s < now_s - 1e-3 and (waited or has_tier(group, "pinned") or group.key[1] != 0)
 
 

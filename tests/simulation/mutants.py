@@ -146,6 +146,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "a cancelled call stays counted": _around(Faults, "cancel", _cancel_leaks),
     "calls that wait are never late": _does_nothing(Faults, "expire", ()),
     "calls that a broken connection lost are waited for": _does_nothing(Nodes, "_end_lost_calls", ()),
+    "calls that wait for their turn are forgotten": _does_nothing(Faults, "admit", ()),
     "calls of callers that have left are kept": _does_nothing(Faults, "forget"),
     "calls in flight are never late": _does_nothing(Calls, "expired", ()),
     "a late answer is given to the next call of its request id": _around(Calls, "answered", _by_request_id),

@@ -18,6 +18,7 @@ def draw_config(random: Random) -> CoreConfig:
         calls_max=200,
         calls_per_caller_max=60,
         calls_per_container_max=random.choice([4, 20]),
+        turn_calls_max=random.choice([2, 4, 30]),
         calls_nbytes_max=2_000_000,
         waiting_per_group_max=random.choice([4, 15]),
         waiting_nbytes_max=2_000_000,

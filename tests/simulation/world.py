@@ -106,8 +106,13 @@ class World:
         self.clock.now_s = until_s
 
     def _tick(self) -> None:
-        self.on(happened.Ticked())
+        self.on(happened.Ticked(), self._nobody_waits_needlessly)
         self.after(TICK_S, self._tick)
+
+    def _nobody_waits_needlessly(self) -> None:
+        for group in self.board._faults.groups():
+            has_room = [c for c in group.ready if self.board.calls.has_room(c, self.now_s)]
+            assert not has_room, f"calls wait for {group.key}, and {has_room[0].title} has room for them"
 
     def check(self) -> None:
         """What must always hold."""

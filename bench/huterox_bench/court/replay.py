@@ -83,7 +83,8 @@ class Replay:
         self._future = Future(trace)
         self._agenda = agenda = Agenda(trace.requests[0].time_s)
         self._numbers = {model: number for number, model in enumerate(trace.models)}
-        config = msgspec.structs.replace(settings.core, policy=policy)
+        core = settings.core  # calls queue at the workers, who alone know in which order they are served here
+        config = msgspec.structs.replace(core, policy=policy, turn_calls_max=core.calls_per_container_max)
         self._timeout_s = config.call_timeout_s
         self._window_s = config.accessed_window_s
         self._heartbeat_s = config.heartbeat_s

@@ -23,6 +23,9 @@ _REPLY: Final = int(Kind.REPLY)
 _ERROR: Final = int(Kind.ERROR)
 _ANSWER: Final = struct.Struct("<3xB4xQ8xQ")  # of a header: kind, request id, microseconds that the worker was busy
 
+SHARED_S: Final = 1.0
+"""How long after two callers have taken turns on a node its containers are given only a few calls at a time."""
+
 CallKey = tuple[bytes, int]
 """What a call is found by: its caller's identity and its request id."""
 
@@ -80,6 +83,7 @@ class Calls:
         self._calls_max = config.calls_max
         self._of_caller_max = config.calls_per_caller_max
         self._of_container_max = config.calls_per_container_max
+        self._depth_max = config.turn_calls_max
         self._timeout_s = config.call_timeout_s
 
     def __len__(self) -> int:
@@ -118,13 +122,23 @@ class Calls:
         if tensors > TENSORS_MAX or meta_nbytes > META_NBYTES_MAX or budget_us > BUDGET_US_MAX:
             return None
         service = self._services.get(handle)
-        if service is None or not (ready := service.group.ready):
+        if service is None:
+            return None
+        group = service.group
+        if not (ready := group.ready):
             return None
         container = ready[0] if len(ready) == 1 else shortest_queue(ready)
         key = (caller, request_id)
         in_flight = self._of_caller.get(caller, 0)
+        node = container.node
+        if caller != node.caller:
+            if node.caller:
+                node.shared_s = now_s
+            node.caller = caller
         if (
-            container.in_flight >= self._of_container_max
+            group.waiting
+            or container.in_flight >= self._of_container_max
+            or (container.in_flight >= (group.depth or self._depth_max) and now_s - node.shared_s < SHARED_S)
             or in_flight >= self._of_caller_max
             or len(self._table) >= self._calls_max
             or self._nbytes + nbytes > self._config.calls_nbytes_max
@@ -138,9 +152,16 @@ class Calls:
         self._of_caller[caller] = in_flight + 1
         self._nbytes += nbytes
         self._count_hit(service, container, now_s)
-        service.group.calls += 1
-        container.node.replacer.record_access(container.id)
+        group.calls += 1
+        node.replacer.record_access(container.id)
         return call
+
+    def has_room(self, container: Container, now_s: float) -> bool:
+        """Whether it takes another call now: fewer where others want to call on that node, too."""
+        shared = now_s - container.node.shared_s < SHARED_S
+        if shared and container.in_flight >= (container.group.depth or self._depth_max):
+            return False
+        return container.in_flight < self._of_container_max
 
     def _count_hit(self, service: Service, container: Container, now_s: float) -> None:
         """Hot path."""

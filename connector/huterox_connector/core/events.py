@@ -112,6 +112,13 @@ class ContainerReported:
 
 
 @dataclass(slots=True, frozen=True)
+class ContainerFreed:
+    """A call of a container has ended for which others wait."""
+
+    container: int
+
+
+@dataclass(slots=True, frozen=True)
 class ContainerDrained:
     """The last call in flight of a draining container has ended. Its lanes are told by `ContainerReported`."""
 
@@ -155,6 +162,7 @@ Event = (
     | KernelBeat
     | KernelUnreachable
     | ContainerReported
+    | ContainerFreed
     | ContainerDrained
     | Committed
     | CommitFailed

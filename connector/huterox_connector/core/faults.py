@@ -1,14 +1,16 @@
-"""Calls whose model is not resident: they wait, bounded and with their deadline, while room is made.
+"""Calls that no container can take yet: they wait, bounded and with their deadline.
 
-All calls of one group wait in one line and share one load. A line ends in one of three ways: its container became ready
-and the calls are forwarded in order; the load failed and all get its error; or one call's own time is over.
+All calls of one group wait in one line (`line.py`). Where its model is not resident they share one load, and where its
+containers have enough to do they wait for their turn. A line ends in one of three ways: a container can take the calls,
+which are forwarded in fair turns; the load failed and all get its error; or one call's own time is over.
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Set
 from typing import Final
 
-from huterox_connector.core.calls import CallKey, Calls
+from huterox_connector.core.calls import CallKey, Calls, shortest_queue
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.effects import Effect, Forward, Refuse
 from huterox_connector.core.events import CallMissed
@@ -28,6 +30,7 @@ class Faults:
         self._lines: dict[GroupKey, Group] = {}  # the groups that have a line
         self._waiting: dict[CallKey, WaitingCall] = {}
         self._nbytes = 0
+        self._nbytes_of: Counter[bytes] = Counter()  # by caller: nobody may have more than is left for others
         self._due: list[tuple[float, CallKey]] = []  # when each is over; those that have ended before are passed over
 
     def __len__(self) -> int:
@@ -37,47 +40,86 @@ class Faults:
         """The groups that calls wait for."""
         return list(self._lines.values())
 
-    def wait(self, event: CallMissed, service: Service, now_s: float) -> None:
-        """Put a call into its group's line. Raises Busy where the line, or all lines together, are full."""
+    def wait(self, event: CallMissed, service: Service, now_s: float) -> list[Effect]:
+        """Put a call into its group's line. Where that is full, whoever has most in it loses a call, or this one does.
+
+        Raises:
+            Busy: this call has no place in the line, or all lines together are full.
+        """
         group = service.group
         config = self._config
-        if len(group.waiting) >= config.waiting_per_group_max:
-            raise self._busy(f"{len(group.waiting)} calls already wait for model {group.model.name!r} to load")
-        if self._nbytes + event.nbytes > config.waiting_nbytes_max:
-            raise self._busy(f"calls that wait for models to load hold {self._nbytes} bytes")
+        if self._nbytes + self._nbytes_of[event.caller] + event.nbytes > config.waiting_nbytes_max:
+            raise self._busy(
+                f"calls that wait hold {self._nbytes} bytes, {self._nbytes_of[event.caller]} of them yours"
+            )
         if not self._calls.room_for(event.caller, len(self._waiting), event.nbytes):
             raise self._busy("too many calls are in flight")
         if service.in_flight_max and service.in_flight >= service.in_flight_max:
             raise self._busy(f"{service.in_flight} calls of {service.title} are in flight, which is its quota")
         deadline_s = now_s + (event.budget_us * 1e-6 if event.budget_us else config.call_timeout_s)
         waiting = WaitingCall(event.caller, event.request_id, service, deadline_s, now_s, event.frames, event.nbytes)
+        effects = self._make_place(group, waiting)
         group.waiting.append(waiting)
         self._waiting[event.caller, event.request_id] = waiting
         heapq.heappush(self._due, (deadline_s, (event.caller, event.request_id)))
         self._lines[group.key] = group
         self._nbytes += event.nbytes
+        self._nbytes_of[event.caller] += event.nbytes
         service.in_flight += 1
-        service.faults += 1
+        service.faults += not group.ready
         group.calls += 1
+        return effects
+
+    def _make_place(self, group: Group, newcomer: WaitingCall) -> list[Effect]:
+        if len(group.waiting) < self._config.waiting_per_group_max:
+            return []
+        error = self._busy(f"{len(group.waiting)} calls already wait for model {group.model.name!r}")
+        loser = group.waiting.who_must_go(newcomer)
+        if loser is newcomer:
+            raise error
+        return self._fail_one(loser, error)
+
+    def _fail_one(self, waiting: WaitingCall, error: HuteroxError) -> list[Effect]:
+        waiting.service.group.waiting.remove(waiting)
+        self._left(waiting)
+        waiting.service.errors += 1
+        return [Refuse(waiting.caller, waiting.request_id, error)]
 
     def _busy(self, why: str) -> Busy:
         return Busy(why, retry_after_s=self._config.busy_retry_after_s)
 
     def release(self, container: Container, now_s: float) -> list[Effect]:
-        """The group's container is ready: forward its line, in order.
+        """The group's container is ready: forward who waits for it, as far as it takes calls.
 
         To the replacer the load stood for the first of these calls; the others are accesses.
         """
-        released = self._take(container.group, lambda _: True)
-        if len(released) > 1:
-            container.node.replacer.record_access(container.id, len(released) - 1)
-        return [self._forward(waiting, container, now_s) for waiting in released]
+        effects: list[Effect] = []
+        while container.group.waiting and self._calls.has_room(container, now_s):
+            effects.append(self._forward(self._next_of(container.group), container, now_s))
+        if len(effects) > 1:
+            container.node.replacer.record_access(container.id, len(effects) - 1)
+        return effects
+
+    def admit(self, group: Group, now_s: float) -> list[Effect]:
+        """Containers that were busy may take calls again: forward those whose turn it is."""
+        effects: list[Effect] = []
+        while group.waiting and (ready := [c for c in group.ready if self._calls.has_room(c, now_s)]):
+            container = shortest_queue(ready)
+            container.node.replacer.record_access(container.id)
+            effects.append(self._forward(self._next_of(group), container, now_s))
+        return effects
+
+    def admit_all(self, now_s: float) -> list[Effect]:
+        return [effect for group in self.groups() if group.ready for effect in self.admit(group, now_s)]
 
     def lend(self, group: Group, container: Container, now_s: float) -> Effect:
-        """Forward the first of a line to a container that belongs to another group."""
-        first = group.waiting[0]
-        (taken,) = self._take(group, lambda waiting: waiting is first)
-        return self._forward(taken, container, now_s)
+        """Forward the next of a line to a container that belongs to another group."""
+        return self._forward(self._next_of(group), container, now_s)
+
+    def _next_of(self, group: Group) -> WaitingCall:
+        waiting = group.waiting.take_next()
+        self._left(waiting)
+        return waiting
 
     def _forward(self, waiting: WaitingCall, container: Container, now_s: float) -> Forward:
         call = self._calls.enter(
@@ -107,7 +149,7 @@ class Faults:
         cancelled = self._waiting.get((caller, request_id))
         if cancelled is None:
             return []
-        return self.fail(cancelled.service.group, error, lambda waiting: waiting is cancelled)
+        return self._fail_one(cancelled, error)
 
     def callers(self) -> set[bytes]:
         """Whose calls wait."""
@@ -135,9 +177,9 @@ class Faults:
             heapq.heapify(self._due)
         effects: list[Effect] = []
         for group in over.values():
-            error = DeadlineExceeded(
-                f"model {group.model.name!r} was not resident within the call's time", waited_for="load"
-            )
+            what = "had too much to do" if group.ready else "was not resident"
+            why = f"model {group.model.name!r} {what} within the call's time"
+            error = DeadlineExceeded(why, waited_for="turn" if group.ready else "load")
             effects += self.fail(group, error, lambda w: w.deadline_s <= now_s)
         return effects
 
@@ -145,13 +187,19 @@ class Faults:
         taken = [waiting for waiting in group.waiting if which(waiting)]
         if not taken:
             return taken
-        kept = [waiting for waiting in group.waiting if not which(waiting)]
-        group.waiting.clear()
-        group.waiting.extend(kept)
         for waiting in taken:
-            del self._waiting[waiting.caller, waiting.request_id]
-            self._nbytes -= waiting.nbytes
-            waiting.service.in_flight -= 1
-        if not kept:
-            self._lines.pop(group.key, None)
+            group.waiting.remove(waiting)
+            self._left(waiting)
         return taken
+
+    def _left(self, waiting: WaitingCall) -> None:
+        """It is in its line no more."""
+        del self._waiting[waiting.caller, waiting.request_id]
+        self._nbytes -= waiting.nbytes
+        self._nbytes_of[waiting.caller] -= waiting.nbytes
+        if not self._nbytes_of[waiting.caller]:
+            del self._nbytes_of[waiting.caller]
+        waiting.service.in_flight -= 1
+        group = waiting.service.group
+        if not group.waiting:
+            self._lines.pop(group.key, None)

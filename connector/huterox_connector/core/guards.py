@@ -50,7 +50,7 @@ def wish_of(group: Group, now_s: float, config: CoreConfig) -> Wish:
     """
     one_call = impulse(config.hot_half_life_s)
     rate = max(group.hotness.rate(group.calls, now_s, config.hot_half_life_s), one_call)
-    since_s = group.waiting[0].arrived_s if group.waiting else now_s
+    since_s = group.waiting.oldest.arrived_s if group.waiting else now_s
     return Wish(group, rate, since_s, now_s - since_s >= config.turn_after_s)
 
 

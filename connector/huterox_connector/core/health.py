@@ -63,5 +63,5 @@ def _tenant_of(container: Container) -> str:
     """Who asked for the load: whose call waits longest, else anybody that uses the model."""
     group = container.group
     if group.waiting:
-        return group.waiting[0].service.tenant
+        return group.waiting.oldest.service.tenant
     return next((service.tenant for service in group.services.values()), "")

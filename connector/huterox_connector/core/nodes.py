@@ -46,6 +46,10 @@ NOTES_MAX: Final = 1024
 """Nodes of which something is noted."""
 
 
+DEPTH_MIN: Final = 2
+"""One call that runs, and one that is there when it has ended."""
+
+
 @dataclass(slots=True, frozen=True)
 class Parts:
     """What kernels' news are passed on to."""
@@ -273,6 +277,7 @@ class Nodes:
         container.lanes, container.lane_calls = report.lanes, report.lane_calls
         container.lane_services = lane_services(report)
         self._count_lanes(container, report, now_s)
+        self._measure_calls(container, report)
         if container.is_filling:
             container.measured_host_bytes, container.measured_device_bytes = report.host_bytes, report.device_bytes
         if container.state is not State.READY:
@@ -289,6 +294,15 @@ class Nodes:
             node.capacity = capacity
             self._books.limit(node, capacity.less(Amounts()))
             self._index.update(node)
+
+    def _measure_calls(self, container: Container, report: ContainerReport) -> None:
+        """How many calls a container may be given at once without others' waiting for long."""
+        calls = report.requests - container.requests_seen
+        busy_us = report.busy_us - container.busy_us_seen
+        container.requests_seen, container.busy_us_seen = report.requests, report.busy_us
+        if calls > 0 and busy_us > 0:
+            fitting = int(self._config.turn_s * 1e6 * calls / busy_us)
+            container.group.depth = max(DEPTH_MIN, min(fitting, self._config.turn_calls_max))
 
     def _count_foreign_use(self, node: Node, meta: RegisterMeta | HeartbeatMeta, now_s: float) -> None:
         """What others have taken of the node is not the containers' to have.

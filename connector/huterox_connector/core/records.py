@@ -1,6 +1,5 @@
 """What the switchboard knows: models, services, groups, containers, nodes. Plain records, changed by the core alone."""
 
-from collections import deque
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -10,6 +9,7 @@ from huterox_connector.core.ghosts import Ghosts
 from huterox_connector.core.hotness import Hotness
 from huterox_connector.core.ids import ContainerId, ServiceId
 from huterox_connector.core.lifecycle import State, Step, after
+from huterox_connector.core.line import Line
 from huterox_connector.core.replacer.base import Replacer
 from huterox_connector.core.vectors import Amounts, Charge
 from huterox_wire.ids import text_of
@@ -37,7 +37,7 @@ class Model:
 
 @dataclass(slots=True, eq=False)
 class WaitingCall:
-    """A call whose model is not resident. It holds its frames until it can be forwarded or ends."""
+    """A call that no container can take yet. It holds its frames until it can be forwarded or ends."""
 
     caller: bytes
     request_id: int
@@ -68,7 +68,8 @@ class Group:
     holders: list[ServiceId] = field(default_factory=list)  # who used it last, and pays for its memory
     host_byte_s: float = 0.0  # memory held times seconds, not charged to anybody yet
     device_byte_s: float = 0.0
-    waiting: deque[WaitingCall] = field(default_factory=deque)
+    waiting: Line = field(default_factory=Line)  # no container is ready, or those that are have enough to do
+    depth: int = 0  # calls that a container is given while several callers use its node; 0: not known yet
     calls: int = 0  # asked of it, resident or not
     pins: int = 0  # of its services that are pinned
     pressed_since_s: float | None = None  # since when calls have queued at its containers
@@ -196,6 +197,8 @@ class Container:
     pid: int = 0
     pid_started: int = 0
     in_flight: int = 0  # routed calls
+    requests_seen: int = 0  # as its kernel last reported them, calls in lanes too
+    busy_us_seen: int = 0
     borrowed: int = 0  # of these, calls of services that it does not belong to
     lent_told: bool = False  # the journal knows that it is lent
     lane_services: tuple[ServiceId, ...] = ()  # whose callers have called by lanes lately
@@ -265,6 +268,8 @@ class Node:
     policy: str
     registered_at: float
     last_heartbeat_s: float
+    caller: bytes = b""  # who called here last
+    shared_s: float = -inf  # when that was last somebody else than before
     counted_before: int | None = (
         None  # it was asked which calls it has; of those before this number, none is on its way
     )

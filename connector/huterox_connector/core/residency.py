@@ -273,9 +273,9 @@ class Residency:
                 unknown.append(group)
             else:
                 effects += self._refusals.end_vain(group, now_s)
-        unknown.sort(key=lambda group: (self._refusals.looked_s(group), group.waiting[0].arrived_s))
+        unknown.sort(key=lambda group: (self._refusals.looked_s(group), group.waiting.oldest.arrived_s))
         for group in unknown[:LOOKS_MAX]:
-            effects += self.fault(group, f"fault by {group.waiting[0].service.title}", now_s)
+            effects += self.fault(group, f"fault by {group.waiting.oldest.service.title}", now_s)
         return effects
 
     def retry_anew(self, now_s: float) -> list[Effect]:
@@ -291,14 +291,14 @@ class Residency:
         effects: list[Effect] = []
         if self._registry.nodes.get(node.identity) is not node:
             return effects
-        for group in sorted(self._waiting(), key=lambda group: group.waiting[0].arrived_s)[:RETRIES_MAX]:
+        for group in sorted(self._waiting(), key=lambda group: group.waiting.oldest.arrived_s)[:RETRIES_MAX]:
             if now_s < group.retry_at_s or not is_open(node, group, now_s, self._config):
                 continue
             if group.failed_lately(node.name, now_s):
                 continue  # others are tried first, which `retry` does
             wish = wish_of(group, now_s, self._config)
             if (place := find_place(wish, [node], now_s, self._config, may_evict=False)) is not None:
-                effects += self.load(wish, place, f"fault by {group.waiting[0].service.title}", now_s)
+                effects += self.load(wish, place, f"fault by {group.waiting.oldest.service.title}", now_s)
         return effects
 
     def _waiting(self) -> list[Group]:

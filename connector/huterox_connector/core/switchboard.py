@@ -192,6 +192,9 @@ class Switchboard:
                 return self._on_undeliverable(event, now_s)
             case happened.CallReturned():
                 return self._on_returned(event, now_s)
+            case happened.ContainerFreed():
+                container = self.registry.containers.get(event.container)
+                return self._faults.admit(container.group, now_s) if container else []
             case happened.ContainerDrained():
                 container = self.registry.containers.get(event.container)
                 return self._leaving.drained(container, now_s) if container else []
@@ -242,25 +245,13 @@ class Switchboard:
                 raise NotFound(f"no service has the handle {event.handle}; open it by name again", stale_handle=True)
             if self.calls.get(event.caller, event.request_id) or self._faults.holds(event.caller, event.request_id):
                 raise Conflict(f"request id {event.request_id} is in use by a call in flight")
-            if service.group.ready:
-                raise self._busy(event, service)
-            self._faults.wait(event, service, now_s)
+            pushed_out = self._faults.wait(event, service, now_s)
         except HuteroxError as error:
             return [Refuse(event.caller, event.request_id, error)]
+        if service.group.ready:
+            return pushed_out + self._faults.admit(service.group, now_s)
         effects = self._lending.serve(service.group, now_s) if service.model.lenders else []
-        return effects + self._residency.fault(service.group, f"fault by {service.title}", now_s)
-
-    def _busy(self, event: happened.CallMissed, service: Service) -> Busy:
-        config, in_flight = self.config, min(container.in_flight for container in service.group.ready)
-        if in_flight >= config.calls_per_container_max:
-            why = f"{in_flight} calls are in flight to each of this model's containers, which is the limit"
-        elif service.in_flight_max and service.in_flight >= service.in_flight_max:
-            why = f"{service.in_flight} calls of {service.title} are in flight, which is its quota"
-        elif not self.calls.room_for(event.caller, 0, event.nbytes):
-            why = "the limit of calls or bytes in flight is reached"
-        else:
-            why = "the call came while its container was changing"
-        return Busy(why, retry_after_s=config.busy_retry_after_s, in_flight=len(self.calls))
+        return pushed_out + effects + self._residency.fault(service.group, f"fault by {service.title}", now_s)
 
     def _on_cancel(self, event: happened.CallCancelled) -> list[Effect]:
         call = self.calls.get(event.caller, event.request_id)
@@ -349,6 +340,7 @@ class Switchboard:
         effects += self._residency.retry(now_s)
         effects += self._residency.lose_patience(now_s)
         effects += self._reclaim.look(now_s)
+        effects += self._faults.admit_all(now_s)  # after what ends calls: none is forwarded that has ended
         if self._accesses.sweep(now_s):
             effects += self._keep_usage(self._accesses.swept())
         return effects

@@ -77,4 +77,7 @@ class Pipeline:
         self._first = context
 
     def inbound(self, peer: bytes, frames: Sequence[Any], now_s: float) -> None:
-        self._first.receive(Inbound(peer, frames, now_s))
+        self.take(Inbound(peer, frames, now_s))
+
+    def take(self, message: Inbound) -> None:
+        self._first.receive(message)

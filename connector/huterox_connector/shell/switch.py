@@ -27,11 +27,12 @@ from huterox_connector.handlers.decode import CALLER_METAS, KERNEL_METAS, Decode
 from huterox_connector.handlers.dispatch import Dispatch, event_of_caller, event_of_kernel
 from huterox_connector.handlers.limit import Limit
 from huterox_connector.handlers.pipeline import Pipeline
+from huterox_connector.handlers.turns import Turns
 from huterox_connector.shell.deliveries import GONE, Deliveries
 from huterox_connector.shell.paths import BoundPath, StorePaths
 from huterox_connector.shell.ticker import Ticker
 from huterox_connector.shell.writer import Writer
-from huterox_wire.errors import HuteroxError, TooLarge
+from huterox_wire.errors import Busy, HuteroxError, TooLarge
 from huterox_wire.header import HEADER_NBYTES, pack_header
 from huterox_wire.kinds import Flag, Kind
 from huterox_wire.limits import MESSAGE_NBYTES_MAX, PACKED_NBYTES_MAX, TENSORS_MAX
@@ -56,6 +57,8 @@ LOOK_S: Final = 1.0
 _FRAMES_MAX: Final = TENSORS_MAX + 2
 _UNREAD_MAX: Final = 128  # messages of one peer that ZeroMQ reads ahead: their bytes are counted by nobody
 _SILENT_S: Final = 15  # TCP: after so long without a byte the system asks whether the other side is there
+_IN_LINE_MAX: Final = 4096  # messages of one caller that are no hits, read and not worked off
+_WORK_S: Final = 0.001
 _LOOK_S: Final = 0.2  # after a connection has ended, before its caller is looked for
 _SWEEP_S: Final = 10.0
 _LOOKED_AT_MAX: Final = 512  # callers in one go
@@ -89,6 +92,7 @@ class Switch:
         self._from_kernels = Pipeline(
             [Decode(KERNEL_METAS), Dispatch(board, "kernel", event_of_kernel)], _Outlet(self, self.refuse_kernel)
         )
+        self._turns = Turns(_IN_LINE_MAX, config.core.waiting_nbytes_max)
         self._loop: asyncio.AbstractEventLoop
         self._writer: Writer
         self._deliveries = Deliveries(self._front, config.caller_nbytes_max, config.callers_nbytes_max)
@@ -179,7 +183,10 @@ class Switch:
             for _ in range(_ROUNDS_MAX):
                 front_count = self._drain_front()
                 # What came from kernels was sent to callers, which may have swallowed the front's edge.
-                if not self._drain_back() and front_count < batch_max:
+                back_count = self._drain_back()
+                if self._turns:
+                    self._work_off()
+                elif not back_count and front_count < batch_max:
                     if self._ticker.rests:
                         self._ticker.stir()
                     return
@@ -189,6 +196,14 @@ class Switch:
             self._pump_soon()  # a bug, but the edge must not be lost over it
             raise
         self._pump_soon()
+
+    def _work_off(self) -> None:
+        """What is no hit, in turns between callers, for as long as hits may wait for it."""
+        until_s = time.monotonic() + _WORK_S
+        while self._turns:
+            self._from_callers.take(self._turns.next())
+            if time.monotonic() >= until_s:
+                return
 
     def _pump_soon(self) -> None:
         if not self._pump_due:
@@ -226,7 +241,8 @@ class Switch:
             nbytes += sum(map(len, more))
         call = self._calls.hit(caller, first, nbytes, now_s)
         if call is None:
-            self._from_callers.inbound(caller, [first, *more], now_s)
+            if not self._turns.put(caller, [first, *more], now_s):
+                self.refuse_caller(caller, _request_id_of(first), _too_fast())
             return
         try:
             send = self._to_kernels
@@ -277,8 +293,12 @@ class Switch:
         caller = route[CALLER]
         if failure := self._deliveries.send(caller, frames):
             self._on_undeliverable(failure, caller, first, call is not None)
-        if call is not None and call.container.state is State.DRAINING:
-            self._drained(call)
+        if call is not None:
+            container = call.container
+            if container.group.waiting:
+                self.on(happened.ContainerFreed(container.id))
+            if container.state is State.DRAINING:
+                self._drained(call)
 
     def _is_asked_for(self, kernel: bytes, route: bytes, frames: Sequence[zmq.Frame]) -> bool:
         """Not an answer to a call: a call that is handed back, or an answer that the kernel itself was asked for."""
@@ -486,6 +506,10 @@ def _skip_excess(receive: Any, frames_max: int) -> bool:
 
 def _too_many_frames() -> TooLarge:
     return TooLarge(f"a message has at most {_FRAMES_MAX} frames; this one has more", limit=_FRAMES_MAX)
+
+
+def _too_fast() -> Busy:
+    return Busy("this caller sends faster than its messages can be worked off", retry_after_s=0.1)
 
 
 def _request_id_of(first: Any) -> int:

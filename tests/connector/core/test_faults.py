@@ -9,9 +9,11 @@ from tests.connector.harness import (
     forwarded,
     journalled,
     refused,
+    report,
 )
 
 from huterox_connector.core import effects as asked
+from huterox_connector.core import events as happened
 from huterox_connector.core.faults import ENDED_MAX
 from huterox_wire.route import CALLER as CALLER_IN_ROUTE
 
@@ -149,7 +151,71 @@ def test_bytes_of_waiting_calls_are_bounded() -> None:
     assert refused(harness.call("bert", 2))[0].error.code == "Busy"
 
 
-@pytest.mark.parametrize("limit", ["calls_max", "calls_per_caller_max", "calls_per_container_max"])
+def test_call_waits_for_its_turn_where_its_container_has_enough_to_do() -> None:
+    harness = Harness(calls_per_container_max=3)
+    node = harness.node()
+    harness.service("bert")
+    container = harness.load(node, "bert", 1)
+    assert all(harness.hit("bert", request_id) for request_id in (2, 3, 4))
+    assert harness.hit("bert", 5) is None
+    assert harness.call("bert", 5) == []
+    assert harness.call("bert", 6, budget_s=1.0) == []
+    assert harness.answer(node, 2) is not None
+    assert harness.hit("bert", 7) is None  # it does not overtake those that wait
+    (forward,) = forwarded(harness.on(happened.ContainerFreed(container), 0.1))
+    assert forward.frames == [b"frame5"]
+    (refusal,) = refused(harness.tick(1.1))
+    assert (refusal.request_id, refusal.error.details["waited_for"]) == (6, "turn")
+    (row,) = harness.ask("services")
+    assert row["usage"]["faults"] == 1  # the first one's; the others found a container
+
+
+def test_calls_of_a_second_caller_pass_those_that_one_caller_has_in_line() -> None:
+    """Whoever comes to a flooded model waits for a few calls, and not for hundreds."""
+    harness = Harness(turn_calls_max=4)
+    node = harness.node()
+    harness.service("bert")
+    harness.service("other", model="bert", tenant="t2")
+    container = harness.load(node, "bert", 1)
+    for request_id in range(100, 140):
+        assert harness.hit("bert", request_id) is not None  # it is alone: nothing is held back
+    assert harness.hit("other", 1, caller=b"polite") is None
+    harness.call("other", 1, caller=b"polite")
+    for request_id in range(140, 200):
+        assert harness.hit("bert", request_id, now_s=0.1) is None
+        harness.call("bert", request_id, now_s=0.1)
+    for request_id in range(100, 137):
+        assert harness.answer(node, request_id) is not None
+    first, *_ = forwarded(harness.on(happened.ContainerFreed(container), 0.2))
+    assert first.route[CALLER_IN_ROUTE] == b"polite"
+
+
+def test_full_line_takes_a_call_of_the_caller_that_has_fewest() -> None:
+    harness = Harness(waiting_per_group_max=4)
+    harness.node()
+    harness.service("bert")
+    for request_id in range(1, 5):
+        assert refused(harness.call("bert", request_id)) == []
+    (loser,) = refused(harness.call("bert", 1, caller=b"polite"))
+    assert (loser.caller, loser.request_id, loser.error.code) == (CALLER, 4, "Busy")
+    (refusal,) = refused(harness.call("bert", 5))
+    assert (refusal.caller, refusal.request_id) == (CALLER, 5)
+
+
+def test_few_calls_are_given_at_once_to_a_model_whose_calls_take_long() -> None:
+    harness = Harness(turn_calls_max=16, turn_s=0.002)
+    node = harness.node()
+    harness.service("bert")
+    container = harness.load(node, "bert", 1)
+    harness.beat(node, 0.1, report(container, "bert", requests=100, busy_us=100 * 400))
+    for request_id in range(2, 12):
+        harness.hit("bert", request_id, now_s=0.1, caller=b"%d" % (request_id % 2))
+    assert harness.board.registry.containers[container].in_flight == 5
+    harness.beat(node, 0.2, report(container, "bert", requests=110, busy_us=100 * 400 + 10 * 50_000))
+    assert harness.board.registry.containers[container].group.depth == 2
+
+
+@pytest.mark.parametrize("limit", ["calls_max", "calls_per_caller_max"])
 def test_calls_in_flight_are_bounded(limit: str) -> None:
     harness = Harness(**{limit: 3})
     node = harness.node()

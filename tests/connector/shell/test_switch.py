@@ -288,13 +288,16 @@ def test_what_waits_for_a_caller_that_does_not_read_is_bounded_in_bytes(daemon: 
 
 
 def test_answers_over_the_bound_are_replaced_by_an_error(daemon: Daemon) -> None:
-    _, kernel, handle, _ = serve(daemon)
+    caller, kernel, handle, _ = serve(daemon)
     asleep = daemon.sleeper()
     for number in range(40):
         asleep.send(encode(Kind.CALL, number, handle, 60_000_000, b"\x80"))
     for number in range(40):
         route, _ = kernel.receive_call()
         kernel.send([route, pack_header(Kind.REPLY, 0, 1, number, meta_nbytes=1), b"\x80", bytes(MIB)])
+    until_s = time.monotonic() + 10.0
+    while caller.ask("status")["calls_in_flight"]:
+        assert time.monotonic() < until_s
     answers = [asleep.receive() for _ in range(40)]
     kinds = {unpack_header(frames[0]).request_id: unpack_header(frames[0]).kind for frames in answers}
     assert len(kinds) == 40
