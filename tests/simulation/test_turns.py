@@ -1,6 +1,7 @@
 """Models that cannot be resident together take turns, and none waits for ever."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from tests.simulation.world import World
@@ -22,11 +23,11 @@ class Served:
     gaps_s: list[float] = field(default_factory=list)
 
 
-def contend(seed: int, sizes_mb: list[int], *, policy: str = "lru") -> tuple[World, list[Served]]:
+def contend(seed: int, sizes_mb: list[int], **config: Any) -> tuple[World, list[Served]]:
     """All models are called all the time, as often as each other, on a node of 1000 MiB that does not hold them all."""
-    world = World(seed, trouble=0.0, config=CoreConfig(policy=policy))
+    world = World(seed, trouble=0.0, config=CoreConfig(**config))
     world.kernels.shares = [1.0]
-    world.kernels.start("node", slots=8, host_mb=1000, spare_mb=0, devices={})
+    world.kernels.start("node", slots=8, host_mb=1000, spare_mb=0, base_mb=0, devices={})
     for number, host_mb in enumerate(sizes_mb):
         model = {"device": "cpu", "resources": {"host_mb": host_mb}, "idle_timeout_s": 600.0, "replicas_max": 1}
         world.operator.deploy(f"model{number}", **model)
@@ -58,7 +59,7 @@ def test_two_that_cannot_coexist_both_make_progress(policy: str) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_large_one_gets_its_turn_among_small_ones_that_keep_the_node_full(seed: int) -> None:
-    world, served = contend(seed, [900, 240, 240, 240, 240])
+    world, served = contend(seed, [900, 240, 240, 240, 240], claim_after_s=2.0)
     for one in served:
         assert max([*one.gaps_s, world.now_s - one.at_s]) < 2 * TURN_S
     assert world.seen["claim"] > 0
