@@ -108,6 +108,7 @@ class AsyncConnection:
                 count -= 1
                 if call is not None and call.ended and call.answer is None:
                     self._send_cancel(call)
+                    more = True  # a send may swallow the sign of what comes meanwhile
         self._tell_news()
         if more:
             # The descriptor tells only of what comes after `Again`.

@@ -475,6 +475,7 @@ class Channel(abc.ABC, Generic[C]):
         if call is not None and not self._is_closed and self.core.cancel(call):
             self._send_cancel(call)
             self._tell_news()
+            self._read_if_any()  # due after every send
         self._pass_on()
         self._torn = False
 

@@ -139,6 +139,7 @@ class Connection(Channel[Call]):
                 count -= 1
                 if call is not None and call.ended and call.answer is None:
                     self._send_cancel(call)
+                    more = True  # a send may swallow the sign of what comes meanwhile
             if not core.in_flight_count:
                 break
         self._tell_news()
