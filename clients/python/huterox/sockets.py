@@ -93,11 +93,32 @@ def send_frames(socket: Any, frames: list[Buffer]) -> None:
     if len(frames) == 1:
         socket.send(frames[0], NOBLOCK)
         return
+    if not _lending.is_set():
+        _prepare_to_lend()
     ready = [frame if len(frame) <= COPIED_NBYTES_MAX else zmq.Frame(frame, copy=False) for frame in frames]
     copies = [type(frame) is not zmq.Frame for frame in ready]
     flags = [_SNDMORE] * (len(ready) - 1) + [NOBLOCK]
     # One step in C, without a place for an exception: an unfinished message would swallow the next one.
     _NOWHERE.extend(map(_send, repeat(socket), ready, flags, copies))
+
+
+_lending: Final = threading.Event()
+_preparing: Final = threading.Lock()
+os.register_at_fork(after_in_child=_lending.clear)
+
+
+def _prepare_to_lend() -> None:
+    """pyzmq starts a thread for frames that are not copied, and is left broken where that is interrupted. So it is done
+    once, in a thread that no signal handler runs in."""
+    threading.Thread(target=_lend_once, name="huterox-lend", daemon=True).start()
+    _lending.wait()
+
+
+def _lend_once() -> None:
+    with _preparing:
+        if not _lending.is_set():
+            zmq.Frame(bytes(COPIED_NBYTES_MAX + 1), copy=False)
+            _lending.set()
 
 
 class Inbox:
