@@ -13,6 +13,7 @@ import zmq
 
 from huterox_connector.config import ConnectorConfig, load_config
 from huterox_connector.shell.daemon import run
+from huterox_connector.shell.gate import raise_limit
 from huterox_connector.shell.store.base import StoreError
 from huterox_wire.errors import HuteroxError
 
@@ -35,6 +36,7 @@ def main() -> int:
 
 def _set_up(config: ConnectorConfig) -> None:
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    raise_limit()
     os.umask(0o077)  # sockets and store are for this user alone
     if config.die_with_parent:
         parent = os.getppid()

@@ -20,6 +20,7 @@ from huterox_wire.errors import Conflict, InvalidInput
 _log: Final = logging.getLogger(__name__)
 _IPC: Final = "ipc://"
 _MARK: Final = "~"  # the last character of the name that a socket has before it is renamed
+_HIDDEN: Final = "!"  # and of the name that it has while nobody is let in
 _PROBE_S: Final = 1.0
 
 
@@ -79,10 +80,28 @@ class BoundPath:
         self._path = _path_of(endpoint)
         self._identity = identity_of(self._path) if self._path is not None else None
         self._told = ""
+        self.is_hidden = False
+
+    def hide(self) -> bool:
+        """Have nobody find the socket, until `show`. False: it is hidden, or not there, or has no path."""
+        if self._path is None or self.is_hidden or identity_of(self._path) != self._identity:
+            return False
+        self.is_hidden = _renamed(self._path, self._hidden_path(self._path))
+        return self.is_hidden
+
+    def show(self) -> bool:
+        """Let it be found again. False: what was hidden has gone; `look` makes it again."""
+        assert self._path is not None
+        self.is_hidden = False
+        return _renamed(self._hidden_path(self._path), self._path)
+
+    @staticmethod
+    def _hidden_path(path: Path) -> Path:
+        return path.with_name(path.name[:-1] + _HIDDEN)  # no longer: a socket's path has a limit
 
     def look(self) -> None:
         """Make the path again where it has gone. Connections that exist are not touched."""
-        if self._path is None or (found := identity_of(self._path)) == self._identity:
+        if self._path is None or self.is_hidden or (found := identity_of(self._path)) == self._identity:
             return
         if found is not None:
             self._tell(f"something else lies at {self._path} now")
@@ -110,6 +129,14 @@ class BoundPath:
             raise
         self._identity, self._told = identity_of(path), ""
         _log.warning("%s was removed; it was made again, for %ss", path, self._whose)
+
+
+def _renamed(old: Path, new: Path) -> bool:
+    try:
+        old.rename(new)
+    except OSError:
+        return False
+    return True
 
 
 class StorePaths:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final, assert_never
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from huterox_connector.config import ConnectorConfig
 from huterox_connector.core import effects as asked
@@ -29,22 +28,33 @@ from huterox_connector.handlers.limit import Limit
 from huterox_connector.handlers.pipeline import Pipeline
 from huterox_connector.handlers.turns import Turns
 from huterox_connector.shell.deliveries import GONE, Deliveries
+from huterox_connector.shell.frames import (
+    LAST,
+    MORE,
+    NOBLOCK,
+    bind_router,
+    further_frames,
+    request_id_of,
+    send_frames,
+    skip_excess,
+    too_many_frames,
+)
+from huterox_connector.shell.gate import Gate
+from huterox_connector.shell.monitor import Monitor
 from huterox_connector.shell.paths import BoundPath, StorePaths
+from huterox_connector.shell.presence import Presence
 from huterox_connector.shell.ticker import Ticker
 from huterox_connector.shell.writer import Writer
-from huterox_wire.errors import Busy, HuteroxError, TooLarge
+from huterox_wire.errors import Busy, HuteroxError
 from huterox_wire.header import HEADER_NBYTES, pack_header
 from huterox_wire.kinds import Flag, Kind
-from huterox_wire.limits import MESSAGE_NBYTES_MAX, PACKED_NBYTES_MAX, TENSORS_MAX
+from huterox_wire.limits import PACKED_NBYTES_MAX
 from huterox_wire.message import encode
 from huterox_wire.meta import encode_meta, error_meta
 from huterox_wire.route import CALLER
 
 _log = logging.getLogger(__name__)
 
-_MORE: Final = zmq.SNDMORE | zmq.NOBLOCK
-_LAST: Final = zmq.NOBLOCK
-_NOBLOCK: Final = zmq.NOBLOCK
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
 _BUDGET: Final = struct.Struct("<Q")
@@ -54,14 +64,9 @@ _KIND_AND_REQUEST_ID: Final = struct.Struct("<3xB4xQ")
 _ROUNDS_MAX: Final = 8
 LOOK_S: Final = 1.0
 """At the paths by which this switchboard is found."""
-_FRAMES_MAX: Final = TENSORS_MAX + 2
-_UNREAD_MAX: Final = 128  # messages of one peer that ZeroMQ reads ahead: their bytes are counted by nobody
-_SILENT_S: Final = 15  # TCP: after so long without a byte the system asks whether the other side is there
 _IN_LINE_MAX: Final = 4096  # messages of one caller that are no hits, read and not worked off
 _WORK_S: Final = 0.001
-_LOOK_S: Final = 0.2  # after a connection has ended, before its caller is looked for
 _SWEEP_S: Final = 10.0
-_LOOKED_AT_MAX: Final = 512  # callers in one go
 
 
 class Switch:
@@ -73,9 +78,9 @@ class Switch:
         self._calls = board.calls
         self._journal: list[asked.Journalled] = []
         self._kept: list[asked.Write] = []
-        self._front = self._bind(context, config.front)
+        self._front = bind_router(context, config.front, config.hwm, config.linger_ms)
         try:
-            self._back = self._bind(context, config.back, takeover=True)
+            self._back = bind_router(context, config.back, config.hwm, config.linger_ms, takeover=True)
         except BaseException:
             self._front.close(linger=0)
             raise
@@ -96,9 +101,9 @@ class Switch:
         self._loop: asyncio.AbstractEventLoop
         self._writer: Writer
         self._deliveries = Deliveries(self._front, config.caller_nbytes_max, config.callers_nbytes_max)
-        self._monitor: zmq.Socket[bytes] = self._front.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        self._gone: set[bytes] = set()  # callers that could not be reached, and of whom the core has not been told
-        self._is_looking = False  # whether a look at the callers is due
+        self._presence = Presence(board, self._deliveries, lambda gone: self.on(happened.CallersGone(gone)))
+        self._monitors = [Monitor(self._front, self._on_front), Monitor(self._back, self._on_back)]
+        self._gates: list[Gate] = []
         self._front_excess = self._back_excess = False  # the rest of a message with too many frames is to be skipped
         self._swept_s = 0.0
         self._ticker: Ticker
@@ -107,47 +112,22 @@ class Switch:
         self._pump_due = False
         self._batch_max = config.batch_max
 
-    def _bind(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, takeover: bool = False
-    ) -> zmq.Socket[bytes]:
-        """`takeover`: who connects under an identity that is in use has it from then on.
-
-        A kernel that connects again after a silence does: its old connection may not have been noticed to be dead. The
-        identity has the random part that a kernel makes at its start, so that nobody else can.
-        """
-        socket = context.socket(zmq.ROUTER)
-        socket.set_hwm(self._config.hwm)
-        socket.setsockopt(zmq.LINGER, self._config.linger_ms)
-        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        socket.setsockopt(zmq.ROUTER_HANDOVER, takeover)
-        socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_NBYTES_MAX)
-        socket.setsockopt(zmq.RCVHWM, _UNREAD_MAX)
-        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _SILENT_S)
-        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _SILENT_S)
-        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
-        try:
-            socket.bind(endpoint)
-        except zmq.ZMQError:
-            socket.close(linger=0)
-            raise
-        return socket
-
     def start(self, loop: asyncio.AbstractEventLoop, writer: Writer) -> None:
-        self._paths = [
-            BoundPath(self._front, self._config.front, "caller"),
-            BoundPath(self._back, self._config.back, "kernel"),
-            StorePaths(Path(self._config.store)),
-        ]
+        front = BoundPath(self._front, self._config.front, "caller")
+        back = BoundPath(self._back, self._config.back, "kernel")
+        self._paths = [front, back, StorePaths(Path(self._config.store))]
+        most = self._config.connections_max
+        self._gates = [Gate(front, most), Gate(back, most, share=0.5)]  # kernels come in when callers do not any more
         self._loop = loop
         self._writer = writer
         self._ticker = Ticker(loop, self._config.tick_s, self._tick, self._is_waiting)
         self._ticker.start()
         loop.add_reader(self._front.FD, self.pump)
         loop.add_reader(self._back.FD, self.pump)
-        loop.add_reader(self._monitor.FD, self._on_monitor)
+        self._presence.start(loop)
+        for monitor in self._monitors:
+            monitor.start(loop)
         self.pump()
-        self._on_monitor()
 
     def _tick(self) -> None:
         try:
@@ -156,6 +136,8 @@ class Switch:
             self.sweep()
             if (now_s := self._loop.time()) >= self._look_s:
                 self._look_s = now_s + LOOK_S
+                for gate in self._gates:
+                    gate.look()
                 for path in self._paths:
                     path.look()
         except Exception:  # noqa: BLE001 - a bug, but deadlines must go on being kept
@@ -168,10 +150,9 @@ class Switch:
         self._ticker.stop()
         self._loop.remove_reader(self._front.FD)
         self._loop.remove_reader(self._back.FD)
-        self._loop.remove_reader(self._monitor.FD)
+        for monitor in self._monitors:
+            monitor.close()
         self.flush_journal()
-        self._front.disable_monitor()
-        self._monitor.close(linger=0)
         self._front.close()
         self._back.close()
 
@@ -217,18 +198,18 @@ class Switch:
         receive = self._front.recv
         events: Any = self._front.get
         if self._front_excess:
-            self._front_excess = not _skip_excess(receive, self._batch_max)
+            self._front_excess = not skip_excess(receive, self._batch_max)
             if self._front_excess:
                 return self._batch_max
         for count in range(self._batch_max):
             if not events(_EVENTS) & _POLLIN:  # asking: 1.6 us; raising Again: 5 us; and batches are small
                 return count
-            caller = receive(_NOBLOCK)
-            first = receive(_NOBLOCK, False)
-            more = _further_frames(receive) if first.more else ()
+            caller = receive(NOBLOCK)
+            first = receive(NOBLOCK, False)
+            more = further_frames(receive) if first.more else ()
             if more and more[-1].more:
                 self._front_excess = True
-                self.refuse_caller(caller, _request_id_of(first), _too_many_frames())
+                self.refuse_caller(caller, request_id_of(first), too_many_frames())
                 return self._batch_max
             self._on_caller(caller, first, more)
         return self._batch_max
@@ -242,17 +223,17 @@ class Switch:
         call = self._calls.hit(caller, first, nbytes, now_s)
         if call is None:
             if not self._turns.put(caller, [first, *more], now_s):
-                self.refuse_caller(caller, _request_id_of(first), _too_fast())
+                self.refuse_caller(caller, request_id_of(first), _too_fast())
             return
         try:
             send = self._to_kernels
-            send(call.container.node.identity, _MORE)
-            send(call.route, _MORE)
+            send(call.container.node.identity, MORE)
+            send(call.route, MORE)
             if more:
-                send(first, _MORE, False)
-                _send_frames(send, more)
+                send(first, MORE, False)
+                send_frames(send, more)
             else:
-                send(first, _LAST, False)
+                send(first, LAST, False)
         except zmq.ZMQError as exc:
             self._on_undelivered(exc, call.container.node.identity, caller, [first, *more])
 
@@ -263,18 +244,18 @@ class Switch:
         receive = self._back.recv
         events: Any = self._back.get
         if self._back_excess:
-            self._back_excess = not _skip_excess(receive, self._batch_max)
+            self._back_excess = not skip_excess(receive, self._batch_max)
             if self._back_excess:
                 return self._batch_max
         for count in range(self._batch_max):
             if not events(_EVENTS) & _POLLIN:
                 return count
-            kernel = receive(_NOBLOCK)
-            route = receive(_NOBLOCK, False)
-            frames = _further_frames(receive) if route.more else []
+            kernel = receive(NOBLOCK)
+            route = receive(NOBLOCK, False)
+            frames = further_frames(receive) if route.more else []
             if frames and frames[-1].more:
                 self._back_excess = True
-                self.refuse_kernel(kernel, _request_id_of(frames[0]), _too_many_frames())
+                self.refuse_kernel(kernel, request_id_of(frames[0]), too_many_frames())
                 return self._batch_max
             if len(route) and frames:
                 self._on_answer(kernel, route.bytes, frames)
@@ -311,7 +292,7 @@ class Switch:
     def _on_undeliverable(self, failure: int, caller: bytes, first: Any, is_call: bool) -> None:
         """The caller has gone, or does not read: nobody can use what is still done for it."""
         if failure == GONE:
-            self._miss(caller)
+            self._presence.miss(caller)
             return
         kind, request_id = _KIND_AND_REQUEST_ID.unpack_from(first)
         if is_call and kind == Kind.PART:
@@ -321,38 +302,14 @@ class Switch:
 
     # Callers that leave.
 
-    def _on_monitor(self) -> None:
-        """A connection of the front has ended; whose it was, only sending tells. That comes a little later."""
-        ended = False
-        while int(self._monitor.getsockopt(zmq.EVENTS)) & _POLLIN:
-            recv_monitor_message(self._monitor, _NOBLOCK)
-            ended = True
-        if ended and not self._is_looking:
-            self._is_looking = True
-            self._loop.call_later(_LOOK_S, self._look_at_callers, self._board.calls.upcoming)
+    def _on_front(self, came: int, went: int) -> None:
+        """Callers have come, or left."""
+        self._gates[0].taken(came)
+        if went:
+            self._presence.connection_ended()
 
-    def _look_at_callers(self, before: int) -> None:
-        """Is everybody there for whom something is done, and for longer than a moment?"""
-        self._is_looking = False
-        self._look_at(list(self._board.waited_for(before)))
-
-    def _look_at(self, callers: list[bytes]) -> None:
-        for caller in callers[:_LOOKED_AT_MAX]:
-            if self._deliveries.sign_of_life(caller) == GONE:
-                self._miss(caller)
-        if len(callers) > _LOOKED_AT_MAX:
-            self._loop.call_soon(self._look_at, callers[_LOOKED_AT_MAX:])
-        self._pump_soon()
-
-    def _miss(self, caller: bytes) -> None:
-        """Several go at once where a process ends: the core looks for their calls once."""
-        if not self._gone:
-            self._loop.call_soon(self._tell_gone)
-        self._gone.add(caller)
-
-    def _tell_gone(self) -> None:
-        gone, self._gone = frozenset(self._gone), set()
-        self.on(happened.CallersGone(gone))
+    def _on_back(self, came: int, _: int) -> None:
+        self._gates[1].taken(came)
 
     def sweep(self) -> None:
         """Now and then: what waits for callers is looked at, and nothing is kept of those that have left."""
@@ -360,7 +317,7 @@ class Switch:
         if (now_s := time.monotonic()) - self._swept_s >= _SWEEP_S:
             self._swept_s = now_s
             for caller in self._deliveries.sweep():
-                self._miss(caller)
+                self._presence.miss(caller)
 
     def _drained(self, call: Call) -> None:
         if not call.container.in_flight:
@@ -437,9 +394,9 @@ class Switch:
             _BUDGET.pack_into(patched, _BUDGET_AT, effect.budget_us)
             first = patched
         try:
-            self._to_kernels(effect.kernel, _MORE)
-            self._to_kernels(effect.route, _MORE)
-            _send_frames(self._to_kernels, [first, *more])
+            self._to_kernels(effect.kernel, MORE)
+            self._to_kernels(effect.route, MORE)
+            send_frames(self._to_kernels, [first, *more])
         except zmq.ZMQError as exc:
             self._on_undelivered(exc, effect.kernel, effect.route[CALLER], effect.frames)
 
@@ -465,14 +422,14 @@ class Switch:
 
     def _send_front(self, caller: bytes, frames: Sequence[Any]) -> None:
         if self._deliveries.send(caller, frames) == GONE:
-            self._miss(caller)
+            self._presence.miss(caller)
         self._pump_soon()
 
     def _send_back(self, kernel: bytes, route: bytes, frames: Sequence[Any]) -> None:
         try:
-            self._to_kernels(kernel, _MORE)
-            self._to_kernels(route, _MORE)
-            _send_frames(self._to_kernels, frames)
+            self._to_kernels(kernel, MORE)
+            self._to_kernels(route, MORE)
+            send_frames(self._to_kernels, frames)
         except zmq.ZMQError as exc:
             self._on_kernel_send_failed(exc, kernel)
         self._pump_soon()
@@ -486,39 +443,5 @@ class _Outlet:
         self.refuse = refuse
 
 
-def _further_frames(receive: Any) -> list[zmq.Frame]:
-    """Hot path. The rest of a message whose first frames were read; they are there, since messages arrive whole.
-
-    Of too many, one more than a message may have is read, and the rest left.
-    """
-    frame = receive(_NOBLOCK, False)
-    frames = [frame]
-    while frame.more and len(frames) < _FRAMES_MAX:
-        frame = receive(_NOBLOCK, False)
-        frames.append(frame)
-    return frames
-
-
-def _skip_excess(receive: Any, frames_max: int) -> bool:
-    """Drop some of the frames that a message has too many. False: there are more; others have their turn first."""
-    return any(not receive(_NOBLOCK, False).more for _ in range(frames_max))
-
-
-def _too_many_frames() -> TooLarge:
-    return TooLarge(f"a message has at most {_FRAMES_MAX} frames; this one has more", limit=_FRAMES_MAX)
-
-
 def _too_fast() -> Busy:
     return Busy("this caller sends faster than its messages can be worked off", retry_after_s=0.1)
-
-
-def _request_id_of(first: Any) -> int:
-    """Of a message whose header may be too short to have one: 0."""
-    return int(_REQUEST_ID.unpack_from(first)[0]) if len(first) >= HEADER_NBYTES else 0
-
-
-def _send_frames(send: Any, frames: Sequence[Any]) -> None:
-    """Hot path. Send the last part of a message; frames that came in go out uncopied."""
-    for frame in frames[:-1]:
-        send(frame, _MORE, False)
-    send(frames[-1], _LAST, False)

@@ -47,6 +47,7 @@ from huterox_kernel.core.events import (
 from huterox_kernel.core.hangs import Hangs, together
 from huterox_kernel.core.leases import LeaseLimits, LeaseTable
 from huterox_kernel.core.supervisor import Supervisor
+from huterox_kernel.descriptors import lanes_that_fit
 from huterox_kernel.shell import probes, strays
 from huterox_kernel.shell.devices import limited, open_driver
 from huterox_kernel.shell.lanes import Lanes
@@ -380,7 +381,7 @@ def _lease_table(config: KernelConfig) -> LeaseTable:
         config.lease_half_mb,
         config.lease_half_mb_max,
         config.lease_ring_entries,
-        config.lease_lanes_max,
+        min(config.lease_lanes_max, lanes_that_fit()),
         config.lease_token_s,
     )
     return LeaseTable(limits, Tokens(config.lease_token_s))

@@ -2,11 +2,14 @@
 
 import os
 import random
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +51,8 @@ CALLER_NBYTES_MAX = 8 * MIB
 class Daemon:
     """A running connector in a folder of its own. Its kernels, played by the tests, do not beat: it is patient."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, descriptors_max: int | None = None) -> None:
+        self._descriptors_max = descriptors_max
         core = {"node_suspect_s": 60.0, "node_timeout_s": 6.0}
         self.folder = folder
         self.front = f"ipc://{folder}/front.ipc"
@@ -64,7 +68,11 @@ class Daemon:
     def start(self) -> None:
         command = [sys.executable, "-m", "huterox_connector", "--config", str(self.folder / "connector.toml")]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=self._limit)
+
+    def _limit(self) -> None:
+        if (limit := self._descriptors_max) is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit // 2, limit))
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         self.process.send_signal(how)
@@ -79,6 +87,14 @@ class Daemon:
             assert time.monotonic() < until_s, "a connection did not end"
             time.sleep(0.01)
         time.sleep(0.05)  # the descriptor goes first, then its pipe
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for peer in self.peers:
+            peer.socket.close(linger=0)
+        self.context.term()
 
     def caller(self) -> "Peer":
         return self.peer(self.front)
@@ -147,14 +163,16 @@ class Peer:
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    daemon = Daemon(tmp_path)
-    yield daemon
-    if daemon.process.poll() is None:
-        daemon.process.kill()
-        daemon.process.wait()
-    for peer in daemon.peers:
-        peer.socket.close(linger=0)
-    daemon.context.term()
+    with running(Daemon(tmp_path)) as daemon:
+        yield daemon
+
+
+@contextmanager
+def running(daemon: Daemon) -> Iterator[Daemon]:
+    try:
+        yield daemon
+    finally:
+        daemon.close()
 
 
 def serve(daemon: Daemon) -> tuple[Peer, Peer, int, int]:
@@ -321,6 +339,38 @@ def test_message_of_too_many_frames_is_refused_and_holds_nobody_up_for_long(daem
     kernel.send([b"", *[b""] * 5000])
     kernel.send_control(Kind.HEARTBEAT, HeartbeatMeta("n1", "b1"))
     kernel.receive_control(Kind.HEARTBEAT)
+
+
+def test_more_connections_than_there_are_descriptors_end_nobody(tmp_path: Path) -> None:
+    with running(Daemon(tmp_path, descriptors_max=256)) as daemon:
+        caller, kernel, handle, _ = serve(daemon)
+        front = Path(daemon.front.removeprefix("ipc://"))
+        crowd: list[socket.socket] = []
+        while front.exists():
+            for _ in range(10):
+                crowd.append(connected(front))
+            assert len(crowd) < 400, "the switchboard lets everybody in"
+            time.sleep(0.005)
+        assert daemon.process.poll() is None
+        assert len(crowd) > 60, "more than the usual half of its descriptors are used"
+        caller.send(encode(Kind.CALL, 11, handle, 5_000_000, b"\x80"))  # who is there stays
+        route, _ = kernel.receive_call()
+        kernel.send([route, pack_header(Kind.REPLY, Flag.PACKED, 0, 11)])
+        assert unpack_header(caller.receive()[0]).request_id == 11
+        late = daemon.caller()  # it tries again until there is room
+        assert daemon.kernel("n2").receive_control(Kind.REGISTER)
+        for each in crowd:
+            each.close()
+        assert late.ask("status")["nodes"] == 2
+
+
+def connected(path: Path) -> socket.socket:
+    """A connection of somebody who says nothing; or who was not let in any more."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    with suppress(OSError):
+        sock.connect(str(path))
+    return sock
 
 
 def resident_nbytes(pid: int) -> int:
