@@ -1,7 +1,11 @@
 """The switchboard is killed: lanes do not notice, and everything else is there again when it is."""
 
+import asyncio
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from tests.fault import census
@@ -10,9 +14,53 @@ from tests.fault.site import Site, container_of, deploy, reach
 from tests.rounds import rounds
 from tests.system.platform import eventually
 
+import huterox
+
 pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(300)]
 
 ABSENT_S = 1.5
+NOTICED_S = 5.0
+"""A second is promised; this also takes what the test itself does."""
+
+
+def test_calls_that_went_with_the_switchboard_end_soon_after_the_next_one_is_there(own: Site, tmp_path: Path) -> None:
+    """Their callers would have waited for a minute. What was sent meanwhile is answered."""
+    go, marks = tmp_path / "go", [tmp_path / f"mark{number}" for number in range(3)]
+    sent = threading.Event()
+
+    async def call() -> str:
+        async with huterox.aconnect(own.endpoint, timeout=60.0, lanes=False) as other:
+            service = await other.service("steady")
+            task = asyncio.ensure_future(service.call("held", mark=str(marks[0]), go=str(go)))
+            await asyncio.sleep(0.2)
+            sent.set()
+            try:
+                await task
+            except huterox.HuteroxError as exc:
+                return exc.code
+            return "none"
+
+    with own.client(timeout=60.0, lanes=False) as client, ThreadPoolExecutor() as threads:
+        deploy(client, "steady")
+        service = client.service("steady")
+        lost = [service.submit("held", mark=str(mark), go=str(go)) for mark in marks]
+        eventually(marks[0].exists)
+        waiting = threads.submit(service.call, "held", mark=str(marks[0]), go=str(go))
+        elsewhere = threads.submit(lambda: asyncio.run(call()))
+        eventually(sent.is_set)
+        own.kill("connector")
+        later = service.submit("pid")  # it waits in the socket for the next switchboard
+        own.start("connector")
+        own.await_node()
+        since_s = time.monotonic()
+        for future in [*lost, waiting]:
+            with pytest.raises(huterox.Unavailable, match="the connection to the switchboard was lost") as caught:
+                future.result(timeout=20.0)
+            assert caught.value.details["executed"] == "maybe"
+        assert elsewhere.result(timeout=20.0) == "Unavailable"
+        assert time.monotonic() - since_s < NOTICED_S
+        go.touch()
+        assert later.result(timeout=20.0)["result"] == container_of(client, "steady")["pid"]
 
 
 @pytest.mark.parametrize("kills", rounds("HUTEROX_SWITCHBOARD_KILLS", 1, 50))

@@ -19,9 +19,12 @@ import zmq
 from huterox.core import Call, ClientCore, Limits, cancel_frame
 from huterox.loops import call_weakly, watch_weakly
 from huterox.sockets import NOBLOCK, Dealer, Inbox, send_frames
-from huterox_wire.errors import Busy, InvalidInput
+from huterox.verbs import PENDING_TIMEOUT_S, decode_pending, encode_pending
+from huterox_wire.errors import Busy, HuteroxError, InvalidInput
+from huterox_wire.kinds import Kind
 from huterox_wire.message import Message
 
+_ADMIN: Final = int(Kind.ADMIN)
 _BATCH: Final = 256
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
@@ -41,9 +44,16 @@ class AsyncConnection:
         self._inbox = Inbox(self._socket)
         self._option: Callable[[int], Any] = self._socket.get
         self._fd = self._socket.FD
+        self._notice_fd = self._dealer.monitor.FD
+        self._asking: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = inf
-        self._finalizer = watch_weakly(loop, self, {self._fd: AsyncConnection._read}, partial(_keep, self._dealer))
+        self._finalizer = watch_weakly(
+            loop,
+            self,
+            {self._fd: AsyncConnection._read, self._notice_fd: AsyncConnection._on_notice},
+            partial(_keep, self._dealer),
+        )
 
     async def run(self, call: Call) -> Message:
         """Hot path. Send a call, wait until it has ended, and return its REPLY."""
@@ -91,6 +101,20 @@ class AsyncConnection:
         """Hot path. Due after every send."""
         if self._option(_EVENTS) & _POLLIN:
             self._read()
+
+    def _on_notice(self) -> None:
+        """After a reconnect, ask which calls the switchboard has: the others have nobody who would answer them."""
+        if self.core.closed:
+            return
+        asked = self.core.pending_ids()
+        if self._dealer.has_reconnected() and asked:
+            self._asking = self._loop.create_task(self._end_lost(asked))
+
+    async def _end_lost(self, asked: frozenset[int]) -> None:
+        question = self.core.prepare(_ADMIN, 0, encode_pending(), (), PENDING_TIMEOUT_S)
+        with suppress(HuteroxError):  # it is not answered, or not understood: they end in their own time
+            self.core.lose(asked - decode_pending(await self.run(question)))
+            self._tell_news()
 
     def _read(self) -> None:
         """Hot path. Take in what has come and let it be known."""
@@ -149,6 +173,9 @@ class AsyncConnection:
             return
         self._finalizer.detach()
         self._loop.remove_reader(self._fd)
+        self._loop.remove_reader(self._notice_fd)
+        if self._asking is not None:
+            self._asking.cancel()
         if self._timer is not None:
             self._timer.cancel()
         for call in self.core.close():

@@ -139,6 +139,10 @@ class Channel(abc.ABC, Generic[C]):
     _restless: Sized = ()
     """While this is not empty, who polls looks every few milliseconds: what may happen to it rings no bell."""
 
+    _notice_fd = -1
+    """A descriptor that tells of something else than answers: `_on_notice`."""
+    _noticed = False
+
     _clean: tuple[type[Exception], ...] = (HuteroxError,)
     """These are raised only where everything that the lock guards is as it should be."""
 
@@ -332,6 +336,8 @@ class Channel(abc.ABC, Generic[C]):
             if fd == self._wake_fd:
                 with suppress(BlockingIOError):
                     os.eventfd_read(fd)
+            elif fd == self._notice_fd:
+                self._noticed = True
             elif events != _POLLIN:
                 self._on_hangup(fd)
 
@@ -339,6 +345,9 @@ class Channel(abc.ABC, Generic[C]):
         """Hot path. Take in what has come; give up the lead (True) if it is no longer needed or hinders others."""
         self._polled_for = None
         self._read()
+        if self._noticed:
+            self._on_notice()
+            self._noticed = False
         now_s = monotonic()
         if now_s >= self.core.next_deadline_s or self.abandoned:
             self._tidy(now_s)
@@ -598,6 +607,9 @@ class Channel(abc.ABC, Generic[C]):
     @abc.abstractmethod
     def _send_cancel(self, call: C) -> None:
         """Under the lock. Tell the other side that nobody waits for this call any more. Never waits, never raises."""
+
+    def _on_notice(self) -> None:
+        """Under the lock. The notice descriptor has told of something."""
 
     def _on_hangup(self, fd: int) -> None:
         """A descriptor has hung up. Called by the leader without the lock."""

@@ -16,13 +16,16 @@ import zmq
 from huterox.channel import Channel, Owner
 from huterox.core import Call, ClientCore, Limits, cancel_frame, decode_answer
 from huterox.sockets import NOBLOCK, Dealer, Inbox, send_frames
+from huterox.verbs import PENDING_TIMEOUT_S, decode_pending, encode_pending
 from huterox_wire.errors import Busy, HuteroxError
+from huterox_wire.kinds import Kind
 from huterox_wire.message import Message
 
 _STARTS_PER_READ: Final = 16
 _BATCH: Final = 256  # messages read under one hold of the lock
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
+_ADMIN: Final = int(Kind.ADMIN)
 
 
 class Connection(Channel[Call]):
@@ -115,6 +118,32 @@ class Connection(Channel[Call]):
 
     def _register_descriptors(self, poller: "select.poll") -> None:
         poller.register(self._socket.FD, select.POLLIN)
+        self._notice_fd = self._dealer.monitor.FD
+        poller.register(self._notice_fd, select.POLLIN)
+
+    def _on_notice(self) -> None:
+        """After a reconnect, ask which calls the switchboard has: the others have nobody who would answer them."""
+        asked = self.core.pending_ids()
+        if not self._dealer.has_reconnected() or not asked:
+            return
+        question = self.core.prepare(_ADMIN, 0, encode_pending(), (), PENDING_TIMEOUT_S)
+        question.owner = _Remains(self, asked)
+        question.unattended = True
+        with suppress(HuteroxError):  # no room for it: they end in their own time
+            self._begin(question)
+            self._torn = True
+
+    def end_lost(self, lost: frozenset[int]) -> None:
+        """End calls that went with an old connection."""
+        try:
+            with self._section:
+                self.core.lose(lost)
+                self._tell_news()
+        except BaseException:
+            self._recover()
+            raise
+        if self._ended:
+            self.settle_ended()
 
     def _read_if_any(self) -> None:
         """Hot path."""
@@ -156,3 +185,15 @@ class Connection(Channel[Call]):
 
     def _close_transport(self) -> None:
         self._dealer.close()
+
+
+class _Remains:
+    """Owner of the question which calls are left."""
+
+    def __init__(self, connection: Connection, asked: frozenset[int]) -> None:
+        self._connection = connection
+        self._asked = asked
+
+    def settle(self, question: Call) -> None:
+        with suppress(HuteroxError):  # it is not answered, or not understood: they end in their own time
+            self._connection.end_lost(self._asked - decode_pending(question.outcome()))

@@ -13,7 +13,7 @@ Not thread-safe: `add`, `cancel`, `expire`, `on_frames` and `close` need the she
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from math import inf
@@ -300,6 +300,17 @@ class ClientCore:
         self._nbytes = sum(call.nbytes for call in self._pending.values())
         self.unattended_count = sum(call.unattended for call in self._pending.values())
         self.next_deadline_s = 0.0  # found anew
+
+    def pending_ids(self) -> frozenset[int]:
+        """The request ids of the calls under way."""
+        return frozenset(self._pending)
+
+    def lose(self, lost: Iterable[int]) -> None:
+        """End those of these calls that are still under way: they, or their answers, went with an old connection."""
+        for request_id in lost:
+            if (call := self._pending.get(request_id)) is not None:
+                call.error = Unavailable("the connection to the switchboard was lost with the call", executed="maybe")
+                self._end(call)
 
     def cancel(self, call: Call) -> bool:
         """Give a call up. False: it had ended before. The caller sends `cancel_frame(call)`."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import zmq
 from zmq.backend import Socket as CSocket
+from zmq.utils.monitor import recv_monitor_message
 
 from huterox.core import Limits
 from huterox_wire.header import Buffer
@@ -21,6 +22,7 @@ LINGER_MS: Final = 200
 NOBLOCK: Final = int(zmq.NOBLOCK)
 _SNDMORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 _send: Final[Any] = CSocket.send
+_SIGNS_OF_LIFE: Final = ((zmq.HEARTBEAT_IVL, 5000), (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.CONNECT_TIMEOUT, 1000))
 _UNCOPIED: Final = repeat(False)
 _NOWHERE: Final[deque[Any]] = deque(maxlen=0)
 
@@ -31,12 +33,15 @@ class _Transport:
 
     context: "zmq.Context[zmq.Socket[bytes]] | None" = None
     socket: "zmq.Socket[bytes] | None" = None
+    monitor: "zmq.Socket[bytes] | None" = None
 
     def __init__(self) -> None:
         self._pid = os.getpid()
 
     def close(self) -> None:
         """Let what was sent go out, for a moment, and close. May be done twice."""
+        if self.monitor is not None:
+            self.monitor.close(0)
         if self.socket is not None:
             self.socket.close(LINGER_MS)
         if self.context is not None:
@@ -47,8 +52,9 @@ class _Transport:
         """The same in a garbage collection: without waiting, without a lock. What is unsent is lost. In a forked child
         nothing is touched."""
         if self._pid == os.getpid() and self in _open:
-            if self.socket is not None:
-                self.socket.close(0)
+            for socket in (self.monitor, self.socket):
+                if socket is not None:
+                    socket.close(0)
             _dropped.append(self)
             _open.discard(self)
 
@@ -71,9 +77,24 @@ class Dealer:
         self.socket.linger = LINGER_MS
         # Room for a call and its CANCEL each; what does not fit is refused and never waits.
         self.socket.sndhwm = self.socket.rcvhwm = 2 * limits.in_flight_max
+        if endpoint.startswith("tcp:"):  # there a connection can fall silent and not be closed
+            for option, value in _SIGNS_OF_LIFE:
+                self.socket.setsockopt(option, value)
+        transport.monitor = self.monitor = self.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self.monitor.getsockopt(zmq.EVENTS)  # its descriptor tells of what comes after it has been asked
+        self._connections = 0
         self.socket.connect(endpoint)
         if _dropped:
             threading.Thread(target=bury, name="huterox-bury", daemon=True).start()
+
+    def has_reconnected(self) -> bool:
+        """Whether there was another connection after the first since this was last asked. To be asked when the
+        monitor's descriptor tells of something; it is edge-triggered, so all is read."""
+        before = self._connections
+        while int(self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            recv_monitor_message(self.monitor, zmq.NOBLOCK)
+            self._connections += 1
+        return self._connections > max(before, 1)
 
 
 def bury() -> None:

@@ -1,7 +1,7 @@
 """What is asked of the switchboard besides calls: OPEN, and the operator's verbs."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from huterox_wire.errors import Fault, HuteroxError
 from huterox_wire.header import Buffer
@@ -14,6 +14,9 @@ from huterox_wire.meta import (
     decode_opened,
     encode_meta,
 )
+
+PENDING_TIMEOUT_S: Final = 5.0
+"""How long a client that has connected anew waits to hear which of its calls are left."""
 
 Row = dict[str, Any]
 _T = TypeVar("_T")
@@ -37,6 +40,20 @@ def encode_admin(verb: str, args: Mapping[str, Any]) -> bytes:
 def decode_admin(message: Message) -> Any:
     """The result of a verb."""
     return _decoded(decode_admin_reply, message.meta).result
+
+
+def encode_pending() -> bytes:
+    """Meta of the question which requests of this connection are not answered yet."""
+    return encode_admin("pending", {})
+
+
+def decode_pending(message: Message) -> frozenset[int]:
+    """Their request ids."""
+    result = decode_admin(message)
+    ids = result.get("request_ids") if isinstance(result, dict) else None
+    if not isinstance(ids, list):
+        raise Fault("the switchboard's answer is malformed: it names no request ids")
+    return frozenset(ids)
 
 
 def _decoded(decode: Callable[[Buffer], _T], meta: Buffer) -> _T:

@@ -17,6 +17,7 @@ from huterox_connector.core.adminargs import (
     DeployArgs,
     EvictArgs,
     LogsArgs,
+    NoArgs,
     NodeArgs,
     ServiceArgs,
     UndeployArgs,
@@ -61,10 +62,12 @@ class Admin:
         changes: Changes,
         config: CoreConfig,
         status: Callable[[float], dict[str, Any]],
+        unanswered: Callable[[bytes], list[int]],
     ) -> None:
         self._registry = registry
         self._leaving = leaving
         self._asked = questions
+        self._unanswered = unanswered
         self._config = config
         self._queue: deque[AdminRequested] = deque()
         self._pending: Pending | None = None
@@ -73,6 +76,7 @@ class Admin:
         self._orders: dict[str, tuple[type[Args], Callable[[AdminRequested, Any, float], list[Effect]]]] = {
             "evict": (EvictArgs, self._evict),
             "logs": (LogsArgs, self._logs),
+            "pending": (NoArgs, self._pending_of),
         }
         self._changes: dict[str, tuple[type[Args], Callable[[Any, float], Change]]] = {
             "deploy": (DeployArgs, changes.deploy),
@@ -160,6 +164,14 @@ class Admin:
             raise NotFound(f"no container {args.container!r}", container=args.container)
         answer = self._answer(request, {"container": container.title})
         return [answer, *self._leaving.evict(container, "an operator asked for it", now_s)]
+
+    def _pending_of(self, request: AdminRequested, _: NoArgs, now_s: float) -> list[Effect]:
+        """Which of a caller's requests are not answered yet. A caller that has connected anew asks: others are lost."""
+        changes = [self._pending.request] if self._pending is not None else []
+        changes += self._queue
+        ids = [change.request_id for change in changes if change.caller == request.caller]
+        ids += self._unanswered(request.caller)
+        return [self._answer(request, {"request_ids": sorted(ids)})]
 
     def _logs(self, request: AdminRequested, args: LogsArgs, now_s: float) -> list[Effect]:
         container = self._newest_container(args.name, args.tenant or TENANT_DEFAULT)

@@ -260,6 +260,9 @@ class Calls:
         calls = [(call, int.from_bytes(call.route[NUMBER], "little")) for call in self.of_node(node)]
         return [call for call, number in calls if number < before and number not in held]
 
+    def ids_of(self, caller: bytes) -> list[int]:
+        return [call.request_id for call in self._table.values() if call.caller == caller]
+
     def of_callers(self, callers: Set[bytes]) -> list[Call]:
         return [call for call in self._table.values() if call.caller in callers]
 

@@ -151,6 +151,9 @@ class Faults:
             return []
         return self._fail_one(cancelled, error)
 
+    def ids_of(self, caller: bytes) -> list[int]:
+        return [request_id for other, request_id in self._waiting if other == caller]
+
     def callers(self) -> set[bytes]:
         """Whose calls wait."""
         return {caller for caller, _ in self._waiting}

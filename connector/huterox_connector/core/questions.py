@@ -61,6 +61,9 @@ class Questions:
         del self._open[key]
         return True
 
+    def ids_of(self, caller: bytes) -> list[int]:
+        return [request_id for other, request_id in self._open if other == caller]
+
     def callers(self) -> set[bytes]:
         """Who waits for an answer."""
         return {caller for caller, _ in self._open}

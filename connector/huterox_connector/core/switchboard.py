@@ -121,7 +121,9 @@ class Switchboard:
             replacers,
         )
         changes = Changes(registry, residency, leaving, reclaim, self._nodes, faults, journal, ids)
-        self._admin = Admin(registry, leaving, questions, Listing(registry, journal), changes, config, self._status)
+        self._admin = Admin(
+            registry, leaving, questions, Listing(registry, journal), changes, config, self._status, self._unanswered
+        )
         self._term = term
         self._started_s = self._ticked_s = started_s
         self._version = version
@@ -283,6 +285,11 @@ class Switchboard:
         """Nobody waits for this call any more. It counts as an error."""
         self.calls.drop(call)
         return [self._cancel_at_kernel(call), *self._leaving.drained(call.container, now_s)]
+
+    def _unanswered(self, caller: bytes) -> list[int]:
+        """The request ids of a caller's calls and questions."""
+        parts = (self.calls.ids_of(caller), self._faults.ids_of(caller), self._questions.ids_of(caller))
+        return [request_id for ids in parts for request_id in ids]
 
     def waited_for(self, before: int) -> set[bytes]:
         """The callers of calls sent before the one numbered `before`, of calls that wait, and of questions."""

@@ -29,6 +29,7 @@ ARGS = {
     "nodes": adminargs.PageArgs,
     "usage": adminargs.UsageArgs,
     "events": adminargs.EventsArgs,
+    "pending": adminargs.NoArgs,
     "evict": adminargs.EvictArgs,
     "logs": adminargs.LogsArgs,
 }
