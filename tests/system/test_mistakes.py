@@ -188,7 +188,7 @@ def test_call_of_more_frames_than_a_message_has_is_refused(shared: Platform) -> 
         socket.send_multipart(encode(Kind.OPEN, 1, 0, 0, encode_meta(OpenMeta("bystander"))))
         handle = unpack_header(socket.recv()).handle
         socket.send_multipart([pack_header(Kind.CALL, 0, 0, 2, handle, 20_000_000, 1), b"\x80", *[b"x"] * 500])
-        assert decode_error(socket.recv()[40:]).code == "InvalidInput"
+        assert decode_error(socket.recv()[40:]).code == "TooLarge"
 
 
 def test_name_that_is_taken_is_a_conflict(client: huterox.Client) -> None:
