@@ -26,12 +26,13 @@ def strays(known: Iterable[int]) -> dict[int, list[int]]:
 
 def sweep(mark: int, spared: int) -> bool:
     """Kill what wears this mark and is this process's to reap, but for `spared`; may anything be left?"""
-    left = False
+    found = False
     for pid in processes.children():
         if pid != spared and marks.worn_by(pid) == mark:
             processes.kill_all((pid, *processes.descendants(pid)))
-            left |= not _is_reaped(pid)
-    return left
+            _is_reaped(pid)
+            found = True  # also where it had ended by itself: what it had forked is this process's child by now
+    return found
 
 
 def tidy(known: Iterable[int], living: Container[int]) -> None:

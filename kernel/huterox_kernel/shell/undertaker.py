@@ -4,6 +4,10 @@
 
 The system kills workers with their kernel, but not what a model has started and moved out of reach. The kernel does
 that when it ends by itself; should it be killed, this process does. It finds by its mark what is to end.
+
+Problem: a process that forks again and again, each time ending itself, is missed by most looks: once its pid is read
+from the list, it has another one. Idea: look at the newest first, kill what is found at once, and be content only when
+many looks in a row have found nothing. Looks after the first are short: they pass over who was seen without a mark.
 """
 
 import os
@@ -12,7 +16,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from typing import Final
 
 from huterox_kernel import marks
@@ -20,6 +23,9 @@ from huterox_kernel.prctl import set_process_name
 from huterox_kernel.shell import processes
 
 SWEEP_S_MAX: Final = 10.0
+LOOKS_IN_VAIN: Final = 25
+"""So many looks in a row must find nothing."""
+
 PAUSE_S: Final = 0.02
 
 
@@ -47,19 +53,39 @@ def main(argv: list[str]) -> int:
     poll = select.poll()
     poll.register(kernel, select.POLLIN)
     poll.poll()
-    until_s = time.monotonic() + SWEEP_S_MAX
-    while (pids := list(_wearers(mark))) and time.monotonic() < until_s:
-        processes.kill_all(pids)
-        time.sleep(PAUSE_S)
+    sweep(mark)
     return 0
 
 
-def _wearers(kernel: int) -> Iterator[int]:
-    """All living processes that wear the kernel's mark or one of its workers', but for this one."""
-    for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):  # noqa: PTH208 - Path is slower
-        lives = pid != os.getpid() and processes.activity(pid)  # the dead are their parents' to reap
-        if lives and marks.is_of_kernel(marks.worn_by(pid), kernel):
-            yield pid
+def sweep(kernel: int) -> None:
+    """Kill all that wear the kernel's mark or one of its workers', but for this one, until none is left."""
+    others = {os.getpid()}
+    in_vain = 0
+    until_s = time.monotonic() + SWEEP_S_MAX
+    while in_vain < LOOKS_IN_VAIN and time.monotonic() < until_s:
+        in_vain = 0 if _kill_wearers(kernel, others) else in_vain + 1
+        time.sleep(PAUSE_S)
+
+
+def _kill_wearers(kernel: int, others: set[int]) -> bool:
+    """Kill those that are there, and say whether there were any. Keeps in `others` who wears no mark of this kernel."""
+    pids = {int(name) for name in os.listdir("/proc") if name.isdecimal()}  # noqa: PTH208 - Path is slower
+    others &= pids
+    found = False
+    last = _last_pid()
+    for pid in sorted(pids - others, key=lambda pid: (pid <= last, pid), reverse=True):  # pids above it are old ones
+        if not marks.is_of_kernel(marks.worn_by(pid), kernel):
+            others.add(pid)
+        elif processes.activity(pid):  # the dead are their parents' to reap
+            processes.kill_all([pid])
+            found = True
+    return found
+
+
+def _last_pid() -> int:
+    """The pid that was given out last: the next ones are above it, then those that are free from the lowest."""
+    with open("/proc/loadavg", "rb") as file:  # noqa: PTH123 - Path is slower
+        return int(file.read().split()[-1])
 
 
 if __name__ == "__main__":

@@ -5,10 +5,17 @@ import subprocess
 import sys
 import time
 
-HOLDS = "import sys, time; held = bytearray(int(sys.argv[1]) << 20); print(len(held), flush=True); time.sleep(600)"
+LIVES_S = 60.0  # then they end by themselves, should nobody end them
+
+HOLDS = (
+    "import sys, time; held = bytearray(int(sys.argv[1]) << 20); print(len(held), flush=True); "
+    "time.sleep(float(sys.argv[2]))"
+)
 FORKS = """
-import os, time
-while True:
+import os, sys, time
+os.open(sys.argv[1], os.O_WRONLY)
+until_s = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < until_s:
     if os.fork():
         os._exit(0)  # its child goes on, under another pid and another parent
     os.setsid()
@@ -20,7 +27,7 @@ class Daemons:
     def session(self, mb: int = 0) -> int:
         """A process in a session of its own."""
         child = subprocess.Popen(
-            [sys.executable, "-c", HOLDS, str(mb)], start_new_session=True, stdout=subprocess.PIPE, env={}
+            [sys.executable, "-c", HOLDS, str(mb), str(LIVES_S)], start_new_session=True, stdout=subprocess.PIPE, env={}
         )
         assert child.stdout is not None
         child.stdout.readline()
@@ -35,15 +42,14 @@ class Daemons:
                 held = bytearray(mb << 20)
                 held[::4096] = b"x" * len(held[::4096])
                 os.write(writes, str(os.getpid()).encode())
-                while True:
-                    time.sleep(10)
+                time.sleep(LIVES_S)
             os._exit(0)
         os.waitpid(first, 0)
         return int(os.read(reads, 32))
 
-    def escapes(self) -> int:
-        """One that forks again and again, each time with another parent."""
-        return subprocess.Popen([sys.executable, "-c", FORKS], start_new_session=True).pid
+    def escapes(self, fifo: str) -> int:
+        """One that forks again and again, each time with another parent. Whoever goes on has the FIFO open."""
+        return subprocess.Popen([sys.executable, "-c", FORKS, fifo, str(LIVES_S)], start_new_session=True).pid
 
     def predict(self) -> int:
         return os.getpid()
