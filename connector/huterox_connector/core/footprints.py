@@ -40,6 +40,7 @@ class Footprints:
 
     def __init__(self) -> None:
         self._by_node: OrderedDict[str, Footprint] = OrderedDict()  # the newest last
+        self._written: dict[str, Footprint] = {}
 
     def __len__(self) -> int:
         return len(self._by_node)
@@ -48,7 +49,23 @@ class Footprints:
         """Note a measurement. Returns the node that had to be forgotten for it, if any."""
         self._by_node[node] = measured
         self._by_node.move_to_end(node)
-        return self._by_node.popitem(last=False)[0] if len(self._by_node) > NODES_MAX else None
+        if len(self._by_node) <= NODES_MAX:
+            return None
+        forgotten, _ = self._by_node.popitem(last=False)
+        self._written.pop(forgotten, None)
+        return forgotten
+
+    def recall(self, node: str, written: Footprint) -> None:
+        """Note what is on disk."""
+        self._by_node[node] = self._written[node] = written
+
+    def must_write(self, node: str) -> bool:
+        """Whether the disk knows noticeably less of this node. It is then taken to be written."""
+        measured = self._by_node[node]
+        if measured.is_like(self._written.get(node)):
+            return False
+        self._written[node] = measured
+        return True
 
     def on(self, node: str) -> Footprint | None:
         """As measured there."""
@@ -72,3 +89,4 @@ class Footprints:
     def clear(self) -> None:
         """Another version is deployed: nothing of this holds for it."""
         self._by_node.clear()
+        self._written.clear()

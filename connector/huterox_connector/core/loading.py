@@ -174,13 +174,13 @@ class Loading:
         model, node, charge = container.model, container.node.name, container.charge
         measured = Footprint(charge.host_bytes, charge.device_bytes, container.load_s, bool(charge.device))
         is_deployed = model.spec == container.spec and self._registry.models.get(model.name) is model
-        if not is_deployed or measured.is_like(model.footprints.on(node)):
+        if not is_deployed or measured == model.footprints.on(node):
             return []
         forgotten = model.footprints.learn(node, measured)
-        writes = [put_footprint(model, node, measured)]
+        writes = [put_footprint(model, node, measured)] if model.footprints.must_write(node) else []
         if forgotten is not None:
             writes.append(forget_footprint(model, forgotten))
-        return [Keep(tuple(writes))]
+        return [Keep(tuple(writes))] if writes else []
 
 
 def _load_s(timings_s: dict[str, float]) -> float:

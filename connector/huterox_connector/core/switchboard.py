@@ -139,7 +139,7 @@ class Switchboard:
         for seen in measured.footprints:
             known = self.registry.models.get(seen.model)
             if known is not None and known.spec.version == seen.version:
-                known.footprints.learn(seen.node, seen.footprint)
+                known.footprints.recall(seen.node, seen.footprint)
         for past in measured.past:
             self.registry.past_usage[past.tenant] = past.usage
         for used in measured.usage:

@@ -83,7 +83,8 @@ class HostMemory:
         self._disturbed = 0
 
     def measure(self, tree: Tree) -> int:
-        """What a container is charged; 0 where its worker has ended."""
+        """What a container is charged that has just become ready; 0 where its worker has ended."""
+        self._first.pop(tree.container, None)  # seen in the midst of its load
         seen = self._look_at(tree, processes.descendants(tree.worker.pid))
         return seen[0] if seen is not None else 0
 
@@ -108,7 +109,7 @@ class HostMemory:
                 charges[tree.container], rest = seen
                 base_bytes += rest
         for container in self._first.keys() - {tree.container for tree in trees}:
-            del self._first[container]
+            self._first.pop(container, None)
             self._alone.pop(container, None)
         self._charges = charges
         disturbed = any(not processes.activity(pid) for pid in pids)

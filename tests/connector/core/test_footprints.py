@@ -32,6 +32,27 @@ def test_nodes_are_bounded_and_the_one_measured_longest_ago_is_forgotten() -> No
     assert seen.learn("n1", GPU) is None
 
 
+def test_all_is_remembered_and_only_what_differs_noticeably_from_what_is_on_disk_is_written() -> None:
+    seen = Footprints()
+    told = [Footprint(100, 0, 1.0), Footprint(103, 0, 1.0), Footprint(106, 0, 1.0), Footprint(103, 0, 1.0)]
+    written = []
+    for footprint in told:
+        seen.learn("n1", footprint)
+        assert seen.on("n1") == footprint
+        written.append(seen.must_write("n1"))
+    assert written == [True, False, True, False]
+
+
+def test_what_was_read_from_disk_is_not_written_again() -> None:
+    seen = Footprints()
+    seen.recall("n1", CPU)
+    assert seen.on("n1") == CPU
+    assert not seen.must_write("n1")
+    seen.clear()
+    seen.learn("n1", CPU)
+    assert seen.must_write("n1")  # it is of another version now
+
+
 def test_only_what_differs_noticeably_is_worth_writing() -> None:
     assert CPU.is_like(Footprint(104, 0, 1.04))
     assert not CPU.is_like(Footprint(106, 0, 1.0))

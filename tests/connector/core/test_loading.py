@@ -1,5 +1,6 @@
 """Reserve, load, settle to what was measured; and what is remembered of it."""
 
+import msgspec
 import pytest
 from tests.connector.harness import Harness, closed, created, events_of, forwarded, refused, report
 
@@ -55,6 +56,19 @@ def test_what_was_measured_is_reserved_the_next_time_there_and_elsewhere(harness
     (elsewhere,) = created(harness.call("m", 3, now_s=60.0))
     assert harness.board.registry.containers[elsewhere.container].node.name == "n2"
     assert elsewhere.host_bytes == 250 * MIB
+
+
+def test_next_load_is_given_the_very_size_that_was_measured_last(harness: Harness) -> None:
+    node = harness.node(host_mb=1000)
+    harness.deploy("m", host_mb=400)
+    harness.service("m", "m")
+    container = harness.load(node, "m", 1, host_bytes=250 * MIB)
+    grown = msgspec.structs.replace(report(container, "m"), host_bytes=257 * MIB)
+    assert kept(harness.beat(node, 1.0, grown)) == []
+    harness.admin("evict", container=harness.board.registry.containers[container].title)
+    harness.gone(node, container)
+    (again,) = created(harness.call("m", 2))
+    assert again.host_bytes == 257 * MIB
 
 
 def test_another_version_is_measured_anew(harness: Harness) -> None:

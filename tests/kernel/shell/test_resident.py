@@ -2,6 +2,10 @@
 
 import mmap
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -65,3 +69,41 @@ def test_base_and_charges_are_all_that_is_held() -> None:
     held = [resident.resident(pid) for pid in (os.getppid(), os.getpid())]
     together = sum(part.private + part.part for part in held)
     assert abs(sum(charges.values()) + memory.base_bytes - together) < 16 * MIB  # what is kept for growth and lanes
+
+
+HOLDER = """
+held = []
+for line in iter(input, ""):
+    held.append(b"x" * (int(line) << 20))
+    print(flush=True)
+"""
+
+
+@contextmanager
+def holder() -> Iterator[tuple[Tree, Callable[[int], None]]]:
+    """A process, and how to have it take so many MiB more."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+
+        def take(mib: int) -> None:
+            print(mib, file=process.stdin, flush=True)
+            assert process.stdout.readline() == "\n"
+
+        try:
+            take(0)
+            yield Tree(1, identity_of(process.pid)), take
+        finally:
+            process.kill()
+
+
+def test_room_to_grow_is_counted_from_when_it_is_ready_and_not_from_the_midst_of_its_load() -> None:
+    memory = HostMemory()
+    with holder() as (tree, take):
+        memory.measure_all([], [tree])
+        take(32)
+        charged = memory.measure(tree)
+        held = resident.resident(tree.worker.pid).private
+        assert charged == held + LANES_NBYTES_MIN + GROWTH_NBYTES
+        assert memory.measure_all([], [tree]) == {1: charged}
