@@ -21,6 +21,8 @@ from .conftest import Switchboard, descendants
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
 
+MIB = 1 << 20
+LARGE_MB = 200
 A, B, C, D = (1 << 32 | number for number in range(1, 5))
 SLOW = "import os, time\nIMPORTED_BY = os.getpid()\ntime.sleep(0.1)\n"
 THREADS = "import threading, time\nthreading.Thread(target=time.sleep, args=(999,), daemon=True).start()\n"
@@ -123,6 +125,35 @@ def test_no_successor_is_started_where_its_memory_has_no_room(
     environment.install("slow_library")
     process = start(switchboard, host_mb=40, footprint_period_s=0.1)
     uses(A, "slow_library", resources=Resources(host_mb=20))
+    switchboard.heartbeats.clear()
+    switchboard.until(lambda: len(switchboard.heartbeats) >= 40)  # it looks once a second
+    assert len(zygotes(process, environment)) == 1
+    assert learned(switchboard, environment).modules == []
+
+
+def test_a_successor_is_promised_what_its_new_modules_take_before_it_takes_it(
+    switchboard: Switchboard, environment: Environment
+) -> None:
+    environment.install("large_library", f"HELD = b'x' * {LARGE_MB << 20}\n")
+    process = start(switchboard, host_mb=1000, footprint_period_s=0.1)
+    switchboard.created(A, "imports_large.py:Model", interpreter=environment.python)
+    before = switchboard.heartbeats[-1].base_bytes
+    switchboard.heartbeats.clear()
+    grown = before + LARGE_MB * MIB
+    switchboard.until(lambda: any(beat.base_bytes >= grown for beat in switchboard.heartbeats))
+    assert len(zygotes(process, environment)) == 1  # it is not there yet
+    settle(switchboard, environment, "large_library")
+    switchboard.heartbeats.clear()
+    switchboard.until(lambda: len(switchboard.heartbeats) >= 3)
+    assert all(beat.base_bytes < grown + 64 * MIB for beat in switchboard.heartbeats[1:])  # and is not counted twice
+
+
+def test_no_successor_is_started_where_its_new_modules_have_no_room(
+    switchboard: Switchboard, environment: Environment
+) -> None:
+    environment.install("large_library", f"HELD = b'x' * {LARGE_MB << 20}\n")
+    process = start(switchboard, host_mb=2 * LARGE_MB, footprint_period_s=0.1)
+    switchboard.created(A, "imports_large.py:Model", interpreter=environment.python)
     switchboard.heartbeats.clear()
     switchboard.until(lambda: len(switchboard.heartbeats) >= 40)  # it looks once a second
     assert len(zygotes(process, environment)) == 1

@@ -68,7 +68,7 @@ class Preloads:
         self._left_out: dict[str, dict[str, str]] = {}  # by interpreter: configured modules, and why
         self._learns = learns
         self._known = known if learns else {}
-        self._fresh: dict[str, list[str]] = {}
+        self._fresh: dict[str, dict[str, int]] = {}  # by interpreter: name -> the memory that came with it
         self._loaded: OrderedDict[tuple[str, str], None] = OrderedDict()  # interpreters and models: loads went well
 
     def known(self) -> dict[str, Learned]:
@@ -100,11 +100,15 @@ class Preloads:
         """Is there anything that no zygote has tried?"""
         return bool(self._fresh.get(interpreter))
 
-    def learn(self, interpreter: str, modules: Iterable[str]) -> None:
-        """A load has imported these, in this order."""
+    def fresh_nbytes(self, interpreter: str) -> int:
+        """How much more memory than the one before a zygote will take that tries what is fresh."""
+        return sum(self._fresh.get(interpreter, {}).values())
+
+    def learn(self, interpreter: str, modules: Iterable[str], nbytes: int = 0) -> None:
+        """A load has imported these, in this order, and has grown by so much meanwhile."""
         if not self._learns or (known := self._of(interpreter)) is None or len(known.skipped) >= SKIPPED_MAX:
             return
-        fresh = self._fresh.setdefault(interpreter, [])
+        fresh = self._fresh.setdefault(interpreter, {})
         seen = {*known.modules, *known.cheap, *fresh}
         room = FRESH_NBYTES_MAX - sum(map(len, fresh))
         for name in modules:
@@ -113,7 +117,8 @@ class Preloads:
             room -= len(name)
             if room < 0 or len(fresh) >= FRESH_MAX:
                 return
-            fresh.append(name)
+            fresh[name] = nbytes
+            nbytes = 0  # the first stands for all
             seen.add(name)
 
     def drop_fresh(self, interpreter: str) -> None:
@@ -127,7 +132,8 @@ class Preloads:
         named = {name for name in modules if is_name(name)}
         avoided = {name for name in named if not is_under(name.rpartition(".")[0], named)}
         known.modules = [name for name in known.modules if not is_under(name, avoided)]
-        self._fresh[interpreter] = [name for name in self._fresh.get(interpreter, ()) if not is_under(name, avoided)]
+        fresh = self._fresh.get(interpreter, {})
+        self._fresh[interpreter] = {name: fresh[name] for name in fresh if not is_under(name, avoided)}
         for name in sorted(avoided):
             if len(known.skipped) < SKIPPED_MAX and not is_under(name, known.skipped):
                 known.skipped[name] = reason[:REASON_NBYTES_MAX]
@@ -151,8 +157,8 @@ class Preloads:
             known.cheap.clear()
             known.plain.clear()
         known.fingerprint = fingerprint
-        fresh = self._fresh.get(interpreter, [])
-        self._fresh[interpreter] = [name for name in fresh if name not in set(tried)]
+        fresh = self._fresh.get(interpreter, {})
+        self._fresh[interpreter] = {name: fresh[name] for name in fresh if name not in set(tried)}
         dear = [name for name in tried if took_s.get(name, 0.0) >= DEAR_S]
         cheap = [name for name in tried if name in took_s and name not in dear]
         known.modules = [*dear, *(name for name in known.modules if name not in set(tried))][-LEARNED_MAX:]

@@ -67,12 +67,16 @@ class Kind(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What a zygote is started with. `kind` is what the kernel knows it by, `program` what is run."""
+    """What a zygote is started with. `kind` is what the kernel knows it by, `program` what is run.
+
+    `expected_nbytes`: what it will have in memory when it is ready, as far as that is known.
+    """
 
     kind: Kind
     program: str
     plan: Plan
     environment: dict[str, str]
+    expected_nbytes: int
 
 
 class Blame(NamedTuple):

@@ -85,7 +85,7 @@ class _Generations:
     coming: Zygote | None = None
     retired: list[Zygote] = field(default_factory=list)
     idle_since_s: float | None = None
-    is_promised: bool = False  # memory, to a successor
+    promised: int | None = None  # memory, to a successor, in bytes
 
     def all(self) -> list[Zygote]:
         return [zygote for zygote in (self.current, self.coming, *self.retired) if zygote is not None]
@@ -161,7 +161,8 @@ class Zygotes:
                 zygote.nbytes = nbytes.get(zygote.pid, 0)
                 if zygote.ready and zygote.nbytes:
                     zygote.is_measured = True
-                    self._nbytes[kind] = zygote.nbytes
+                    if zygote is generations.current:
+                        self._nbytes[kind] = zygote.nbytes
 
     def promised_bytes(self) -> int:
         """What zygotes will take that has not been measured yet: successors that are about to start, those that are
@@ -169,10 +170,16 @@ class Zygotes:
         """
         promised = 0
         for kind, generations in self._generations.items():
-            nbytes, zygotes = self._nbytes.get(kind, 0), generations.all()
-            promised += sum(max(0, nbytes - zygote.nbytes) for zygote in zygotes if not zygote.is_measured)
-            promised += nbytes * (generations.is_promised + (kind == _OWN and not zygotes))
+            zygotes = generations.all()
+            promised += sum(max(0, z.start.expected_nbytes - z.nbytes) for z in zygotes if not z.is_measured)
+            promised += generations.promised or 0
+            promised += self._expected(kind) if kind == _OWN and not zygotes else 0
         return promised
+
+    def _expected(self, kind: Kind) -> int:
+        """What a zygote takes that starts now: as the one before it, and what it will be the first to import."""
+        fresh = self._preloads.fresh_nbytes(kind.interpreter) if kind.level is Level.LEARNED else 0
+        return self._nbytes.get(kind, 0) + fresh
 
     def learn(self, interpreter: str, imported: Imported) -> None:
         """A load has imported these modules, which its zygote did not have."""
@@ -181,7 +188,7 @@ class Zygotes:
             self._preloads.avoid(interpreter, imported.modules, reason)
             self._save()
         else:
-            self._preloads.learn(interpreter, imported.modules)
+            self._preloads.learn(interpreter, imported.modules, imported.nbytes)
 
     def end_load(self, container: int, went_well: bool | None) -> None:
         """A load has ended; None: it was given up. Of containers that are ready this means nothing any more."""
@@ -235,11 +242,11 @@ class Zygotes:
             return
         if len(generations.retired) >= RETIRED_MAX or not self._preloads.has_fresh(kind.interpreter):
             return
-        if generations.is_promised:
-            generations.is_promised = False
+        if generations.promised is not None:
+            generations.promised = None
             generations.coming = self._start(kind)
-        elif current.is_measured and not self._is_changing() and self._room() >= self._nbytes[kind]:
-            generations.is_promised = True
+        elif current.is_measured and not self._is_changing() and self._room() >= self._expected(kind):
+            generations.promised = self._expected(kind)
             self._on_change()
 
     def _give_way(self) -> None:
@@ -247,8 +254,8 @@ class Zygotes:
         if self._room() >= 0:
             return
         for generations in self._generations.values():
-            if generations.is_promised:
-                generations.is_promised = False
+            if generations.promised is not None:
+                generations.promised = None
                 self._on_change()
 
     def close(self) -> None:
@@ -286,7 +293,7 @@ class Zygotes:
         name = _log_name(kind.interpreter)
         log = self._logs.open(name)
         try:
-            start = Start(kind, program, plan, self._environment)
+            start = Start(kind, program, plan, self._environment, self._expected(kind))
             return Zygote(start, log, self._loop, self._listener, self)
         except BaseException:
             self._logs.release(name)

@@ -134,11 +134,12 @@ class Imported(Struct, tag=True):
     """Library modules that a load has imported and its zygote had not, where that took long: importers come first.
 
     `sets_environment`: the model's code has set environment variables meanwhile, perhaps for a library to find them
-    there when it is imported.
+    there when it is imported. `nbytes`: by how much the process grew while the model's code was imported.
     """
 
     modules: list[str]
     sets_environment: bool = False
+    nbytes: int = 0
 
 
 class Failed(Struct, tag=True):

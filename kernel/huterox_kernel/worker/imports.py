@@ -10,6 +10,7 @@ them anew measures each. Here it is enough that the stages of the load that impo
 """
 
 import builtins
+import mmap
 import os
 import sys
 import sysconfig
@@ -43,6 +44,11 @@ class Watch:
     def __init__(self) -> None:
         self._last = next(reversed(sys.modules))
         self._environment = dict(os.environ)
+        self._begun_with, self._grown = _resident_nbytes(), 0
+
+    def end_of_imports(self) -> None:
+        """The model's code has been imported; what the process takes from now on are its weights."""
+        self._grown = max(0, _resident_nbytes() - self._begun_with)
 
     def count(self) -> int:
         """How many modules have come since."""
@@ -71,7 +77,12 @@ class Watch:
         names = [name for name in new if _is_library(name, libraries, own)]
         if not names:
             return None
-        return Imported(_bounded(names), sets_environment=dict(os.environ) != self._environment)
+        return Imported(_bounded(names), dict(os.environ) != self._environment, self._grown)
+
+
+def _resident_nbytes() -> int:
+    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - as short as it gets in every load
+        return int(file.read().split()[1]) * mmap.PAGESIZE
 
 
 def library_folders() -> tuple[str, ...]:

@@ -86,6 +86,8 @@ def _load(start: Start, sock: socket.socket, taken_s: float) -> Loaded:
     def announce(stage: str) -> None:
         marks.append(Mark(stage, time.monotonic(), watch.count()))
         control.send(sock, Progress(stage))
+        if stage == "load":
+            watch.end_of_imports()
         if stage != "import":
             limit_threads(start.torch_threads, start.cpus)
 

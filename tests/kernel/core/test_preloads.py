@@ -34,6 +34,20 @@ def test_what_a_load_imported_is_wanted_by_the_next_zygote_in_the_same_order() -
     assert known.wanted(OWN) == ["scipy", "scipy.signal", "cv2"]
 
 
+def test_memory_that_came_with_what_is_fresh_is_counted_once_and_until_it_was_tried() -> None:
+    known = Preloads([], True, {})
+    known.learn(OWN, ["scipy", "scipy.signal"], 30)
+    known.learn(OWN, ["scipy.signal", "scipy"], 31)  # the same again: the next model imports them, too
+    assert known.fresh_nbytes(OWN) == 30
+    known.learn(OWN, ["scipy", "cv2"], 50)
+    assert known.fresh_nbytes(OWN) == 80
+    assert known.fresh_nbytes("/env/python") == 0
+    known.settle(OWN, ["scipy", "scipy.signal"], {"scipy": SLOW_S}, {}, "fp")
+    assert known.fresh_nbytes(OWN) == 50
+    known.drop_fresh(OWN)
+    assert known.fresh_nbytes(OWN) == 0
+
+
 def test_interpreters_learn_apart() -> None:
     known = Preloads([], True, {})
     known.learn("/env/python", ["scipy"])
