@@ -1,8 +1,33 @@
-"""Property tests draw the same examples in every run, however slow the machine is."""
+"""Property tests draw the same in every run, however slow the machine is; no module leaves a process behind."""
 
+from collections.abc import Iterator
+
+import psutil
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "huterox", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("huterox")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_child_left() -> Iterator[None]:
+    """Fails a module that leaves a child of the tests' process, ended or not: later tests would measure and find it."""
+    before = set(psutil.Process().children())
+    yield
+    left = [child for child in psutil.Process().children() if child not in before and not _is_resource_tracker(child)]
+    assert not left, f"child processes are left: {[(child, _command(child)) for child in left]}"
+
+
+def _is_resource_tracker(child: psutil.Process) -> bool:
+    """`multiprocessing` starts one, and keeps it for the life of its process."""
+    return any("multiprocessing.resource_tracker" in word for word in _command(child))
+
+
+def _command(child: psutil.Process) -> list[str]:
+    try:
+        return list(child.cmdline())
+    except psutil.Error:  # it has ended
+        return []
