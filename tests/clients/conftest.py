@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
-from tests.clients.containers import ContainerDouble
-from tests.clients.lanes import AsyncLaneDouble, KernelDouble, LaneDouble, refuses
+from tests.clients.containers import MIB, ContainerDouble
+from tests.clients.lanes import AsyncLaneDouble, KernelDouble, LaneDouble, grants, refuses
 
 import huterox
 from huterox.cli import main
@@ -257,6 +257,17 @@ def kernel(tmp_path: Any) -> Iterator[KernelDouble]:
     kernel = KernelDouble(tmp_path)
     yield kernel
     kernel.close()
+
+
+@pytest.fixture
+def containers(double: Double, kernel: KernelDouble) -> Iterator[list[ContainerDouble]]:
+    """Every lease is granted, by a fresh container; those that have been made."""
+    made: list[ContainerDouble] = []
+    kernel.answer = lambda peer: ContainerDouble(half_nbytes=4 * MIB, peer=peer, made=made)
+    double.lease = grants(kernel)
+    yield made
+    for container in made:
+        container.close()
 
 
 @pytest.fixture

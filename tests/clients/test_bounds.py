@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.clients.containers import MIB, WAIT_S, ContainerDouble
-from tests.clients.lanes import eventually, grants
+from tests.clients.containers import MIB, WAIT_S
+from tests.clients.lanes import eventually
 
 import huterox
 from huterox.core import Limits
@@ -16,16 +16,6 @@ from huterox.lease import LaneOptions
 
 N = 25_000
 """Numbers in an array of 200 KB."""
-
-
-@pytest.fixture
-def containers(double: Any, kernel: Any) -> Iterator[list[ContainerDouble]]:
-    made: list[ContainerDouble] = []
-    kernel.answer = lambda peer: ContainerDouble(half_nbytes=4 * MIB, peer=peer, made=made)
-    double.lease = grants(kernel)
-    yield made
-    for container in made:
-        container.close()
 
 
 @pytest.fixture(params=["routed", "lane"])

@@ -3,29 +3,19 @@
 import asyncio
 import gc
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.clients.containers import MIB, WAIT_S, ContainerDouble
-from tests.clients.lanes import descriptor_count, grants
+from tests.clients.containers import WAIT_S, ContainerDouble
+from tests.clients.lanes import descriptor_count
 
 import huterox
 from huterox import sockets
 
 ROUNDS_MAX = 50
 """An answer may be there before it is waited for, on a busy machine."""
-
-
-@pytest.fixture
-def containers(double: Any, kernel: Any) -> Iterator[list[ContainerDouble]]:
-    made: list[ContainerDouble] = []
-    kernel.answer = lambda peer: ContainerDouble(half_nbytes=4 * MIB, peer=peer, made=made)
-    double.lease = grants(kernel)
-    yield made
-    for container in made:
-        container.close()
 
 
 @types.coroutine

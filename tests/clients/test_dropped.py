@@ -8,29 +8,19 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.clients.containers import MIB, WAIT_S, ContainerDouble
-from tests.clients.lanes import descriptor_count, eventually, grants
+from tests.clients.containers import WAIT_S
+from tests.clients.lanes import descriptor_count, eventually
 
 import huterox
 from huterox import sockets
 
 SOON_S = 2.0
 """Much longer than a collection takes, much shorter than any timeout of a call."""
-
-
-@pytest.fixture
-def containers(double: Any, kernel: Any) -> Iterator[list[ContainerDouble]]:
-    made: list[ContainerDouble] = []
-    kernel.answer = lambda peer: ContainerDouble(half_nbytes=4 * MIB, peer=peer, made=made)
-    double.lease = grants(kernel)
-    yield made
-    for container in made:
-        container.close()
 
 
 def collect() -> None:

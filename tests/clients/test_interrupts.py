@@ -8,25 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.clients.containers import MIB, WAIT_S, ContainerDouble
+from tests.clients.containers import WAIT_S, ContainerDouble
 from tests.clients.interrupts import sweep
-from tests.clients.lanes import descriptor_count, eventually, grants
+from tests.clients.lanes import descriptor_count, eventually
 
 import huterox
 from huterox import sockets
 
 LARGE = np.arange(40_000, dtype=np.int32)
-
-
-@pytest.fixture
-def containers(double: Any, kernel: Any) -> Iterator[list[ContainerDouble]]:
-    """Every lease is granted by a fresh container."""
-    made: list[ContainerDouble] = []
-    kernel.answer = lambda peer: ContainerDouble(half_nbytes=4 * MIB, peer=peer, made=made)
-    double.lease = grants(kernel)
-    yield made
-    for container in made:
-        container.close()
 
 
 @pytest.fixture(params=["routed", "lane"])
