@@ -96,26 +96,8 @@ class Daemon:
         self._logs = Logs(Path(config.dir) / "logs", config.log_mb_max * MIB, config.log_files_max)
         identity = f"{self._node}:{self._boot}".encode()
         self._link = Link(loop, config.switchboard, identity, config.batch_max, config.outbox_max)
-        half_nbytes = config.lane_half_mb * MIB
-        self._lanes = Lanes(
-            loop,
-            self._link,
-            LaneConfig(config.lane_ring_entries, half_nbytes, half_nbytes),
-            config.busy_retry_after_s,
-            lambda container, reason: self._feed(WorkerBroken(container, reason)),
-        )
-        self._workers = Workers(
-            loop,
-            self._logs,
-            config.torch_threads,
-            config.worker_spin_us,
-            config.exit_report_timeout_s,
-            self._feed,
-            self._on_worker_ready,
-            lambda interpreter, imported: self._zygotes.learn(interpreter, imported),
-            self._on_worker_exit,
-            lambda container, message: self._leases.on_worker(container, message),
-        )
+        self._lanes = self._make_lanes()
+        self._workers = self._make_workers()
         self._leases = Leases(
             loop,
             self._link,
@@ -125,16 +107,7 @@ class Daemon:
             self._workers.post,
             self._feed,
         )
-        self._zygotes = Zygotes(
-            loop,
-            self._workers,
-            self._logs,
-            _zygote_config(config),
-            self._supervisor.is_loading,
-            self._supervisor.is_changing,
-            lambda: capacity.host_bytes - self._base_bytes() - self._supervisor.charged_bytes(),
-            lambda: self._spawn(self._tell_base()),
-        )
+        self._zygotes = self._make_zygotes(capacity)
         self._contact = Contact(config.switchboard, time.monotonic())
         self._requests = Requests(self._link, self._lanes, self._logs, self._contact, self._feed)
         self._reports = Reports(
@@ -155,6 +128,44 @@ class Daemon:
         self._tick_timer: TimerHandle | None = None
         self._exit = loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def _make_lanes(self) -> Lanes:
+        config = self._config
+        half_nbytes = config.lane_half_mb * MIB
+        return Lanes(
+            self._loop,
+            self._link,
+            LaneConfig(config.lane_ring_entries, half_nbytes, half_nbytes),
+            config.busy_retry_after_s,
+            lambda container, reason: self._feed(WorkerBroken(container, reason)),
+        )
+
+    def _make_workers(self) -> Workers:
+        config = self._config
+        return Workers(
+            self._loop,
+            self._logs,
+            config.torch_threads,
+            config.worker_spin_us,
+            config.exit_report_timeout_s,
+            self._feed,
+            self._on_worker_ready,
+            lambda interpreter, imported: self._zygotes.learn(interpreter, imported),
+            self._on_worker_exit,
+            lambda container, message: self._leases.on_worker(container, message),
+        )
+
+    def _make_zygotes(self, capacity: Capacity) -> Zygotes:
+        return Zygotes(
+            self._loop,
+            self._workers,
+            self._logs,
+            _zygote_config(self._config),
+            self._supervisor.is_loading,
+            self._supervisor.is_changing,
+            lambda: capacity.host_bytes - self._base_bytes() - self._supervisor.charged_bytes(),
+            lambda: self._spawn(self._tell_base()),
+        )
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then close all containers."""

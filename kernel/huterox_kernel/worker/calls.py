@@ -8,7 +8,6 @@ for which the caller leaves no room waits in its lane (`retry`), and other lanes
 """
 
 import inspect
-import struct
 import time
 import weakref
 from collections import deque
@@ -56,7 +55,6 @@ ROOM_WAIT_S: Final = 5.0
 STREAM_ROOM_WAIT_S: Final = 1.0
 """The same for a part of a stream; the whole container waits with it."""
 
-_REFERENCE: Final = struct.Struct("<QQ")
 _REMEMBERED: Final = 3  # references to a block that nobody kept: its plan's, the local variable, getrefcount's
 _OWN: Final = 2  # the same for one in a list that no plan remembers
 _STOP: Final = 1 << 62
@@ -310,7 +308,7 @@ class Calls:
                 raise known.with_traceback(None)
             plan = known
         if flags & INDIRECT:
-            self._refer(plan, offset, nbytes, blocks)
+            plan.refer(lane, offset, nbytes, blocks)
             values = plan.values_of(blocks)
         else:
             if nbytes != plan.nbytes:
@@ -329,18 +327,6 @@ class Calls:
             return plan.function(**values)
         except BaseException as exc:  # noqa: BLE001 - as in _run
             raise error_of(exc) from None
-
-    def _refer(self, plan: Plan, offset: int, nbytes: int, blocks: list[RequestBytes]) -> None:
-        """Find the blocks of a call whose tensors lie apart."""
-        lane = self.lane
-        table = bytes(lane.view(offset, nbytes))  # copied before it is checked
-        if nbytes != len(plan.inputs) * _REFERENCE.size:
-            raise InvalidInput(f"{len(plan.inputs)} tensors, and references of {nbytes} bytes")
-        for item, (at, size) in zip(plan.inputs, _REFERENCE.iter_unpack(table), strict=True):
-            if size != item.nbytes:
-                raise InvalidInput(f"{item.name!r} needs {item.nbytes} bytes, its block has {size}")
-            lane.check_block(at, size)
-            blocks.append(plan.bytes_at(lane, at, size))
 
     # --- answers ----------------------------------------------------------------------------------------------------
 

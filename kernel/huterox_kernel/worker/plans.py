@@ -5,6 +5,7 @@ from those bytes alone is remembered: the method, the checks, where each tensor 
 bytes, or by the number that the caller gave to them (see `huterox_wire.forms`). What is remembered is bounded.
 """
 
+import struct
 from collections.abc import Container
 from copy import deepcopy
 from typing import Any, Final, NamedTuple
@@ -19,6 +20,8 @@ from huterox_wire.header import HEADER_NBYTES, unpack_header
 from huterox_wire.kinds import Flag, Kind
 from huterox_wire.message import align, decode, slice_tensors
 from huterox_wire.meta import CallMeta, TensorSpec, decode_call
+
+_REFERENCE: Final = struct.Struct("<QQ")
 
 PLANS_MAX: Final = 256
 """Metas remembered of one lane; one more, and they are collected anew."""
@@ -97,6 +100,22 @@ class Plan:
     def bytes_at(self, lane: ContainerEnd, offset: int, nbytes: int) -> RequestBytes:
         """What the arrays of a request are made over."""
         return self._bytes_at(lane.writable if self.writes else lane.readable, offset, nbytes)
+
+    def refer(self, lane: ContainerEnd, offset: int, nbytes: int, blocks: list[RequestBytes]) -> None:
+        """Find the blocks of a request whose tensors lie apart; appended to `blocks`, whatever is raised then.
+
+        Raises:
+            InvalidInput: the references are not those of these inputs.
+            PeerProtocolError: one leads outside of the lane.
+        """
+        table = bytes(lane.view(offset, nbytes))  # copied before it is checked
+        if nbytes != len(self.inputs) * _REFERENCE.size:
+            raise InvalidInput(f"{len(self.inputs)} tensors, and references of {nbytes} bytes")
+        for item, (at, size) in zip(self.inputs, _REFERENCE.iter_unpack(table), strict=True):
+            if size != item.nbytes:
+                raise InvalidInput(f"{item.name!r} needs {item.nbytes} bytes, its block has {size}")
+            lane.check_block(at, size)
+            blocks.append(self.bytes_at(lane, at, size))
 
     def plain_values(self) -> dict[str, Any]:
         """Hot path. The inputs that are no tensors, for one call."""
