@@ -14,9 +14,7 @@ class CoreConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     calls_max: int = 16384  # calls in flight and waiting, of all callers
     calls_per_caller_max: int = 4096
     calls_per_container_max: int = 768  # in flight; below what a lane's ring takes
-    turn_calls_max: int = (
-        16  # in flight in one container while several callers use its node; others wait for their turn
-    )
+    turn_calls_max: int = 16  # in one container while several callers use its node; others wait for their turn
     turn_s: float = 0.002  # and no more than take about so long, but two
     calls_nbytes_max: int = 1024 * 1024 * 1024  # in flight, all frames of all calls
     waiting_per_group_max: int = 512  # calls that wait for one model to load, or for their turn

@@ -270,9 +270,7 @@ class Node:
     last_heartbeat_s: float
     caller: bytes = b""  # who called here last
     shared_s: float = -inf  # when that was last somebody else than before
-    counted_before: int | None = (
-        None  # it was asked which calls it has; of those before this number, none is on its way
-    )
+    counted_before: int | None = None  # it was asked for its calls; of those before this number none is on its way
     host_id: str = ""  # the machine; empty: it gives no lanes
     note: str = ""  # what its operator should know
     registered_told_s: float = -inf  # when the journal was told that it has registered
