@@ -19,12 +19,14 @@ pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(300)]
 
 X = np.zeros(256, np.float32)
 EVICTIONS = 4
+HEARTBEAT_S = 0.1
+LATER_S = 5 * HEARTBEAT_S
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One site for the tests that leave it as it was."""
-    with site(tmp_path_factory.mktemp("counts") / "s") as made:
+    with site(tmp_path_factory.mktemp("counts") / "s", heartbeat_s=HEARTBEAT_S) as made:
         yield made
 
 
@@ -79,7 +81,7 @@ class Tally:
     def check(self, client: huterox.Client) -> dict[str, Any]:
         """Wait until all is counted; never more than that, also a few heartbeats later."""
         eventually(lambda: self.row(client)["hits"] >= self.calls)
-        time.sleep(1.2)
+        time.sleep(LATER_S)
         row = self.row(client)
         assert row["hits"] == row["usage"]["calls"] == self.calls
         assert row["usage"]["errors"] == self.errors
@@ -106,7 +108,7 @@ def test_last_hit_and_busy_time_are_those_of_the_calls(client: huterox.Client) -
     for _ in range(3):
         tally.count(1, tally.service.call("nap", seconds=0.2))
     ended_at = time.time()
-    time.sleep(1.0)  # later heartbeats must not make the last hit younger
+    time.sleep(LATER_S)  # later heartbeats must not make the last hit younger
     row = tally.check(client)
     assert 0.6 <= row["usage"]["busy_s"] < ended_at - began_at + 0.5
     latest_at = (ended_at + time.time()) / 2  # how old a hit is takes a moment to be told
@@ -193,7 +195,7 @@ def test_calls_of_many_callers_are_counted_exactly_while_containers_come_and_go(
 
 
 def test_lanes_go_on_without_a_switchboard_and_the_next_one_knows_all_they_did(tmp_path: Path) -> None:
-    with site(tmp_path / "s") as own, own.client(timeout=20.0) as client:
+    with site(tmp_path / "s", heartbeat_s=HEARTBEAT_S) as own, own.client(timeout=20.0) as client:
         deploy(client, "steady")
         tally = Tally(client.service("steady")).reach()
         routed = tally.calls
@@ -218,7 +220,7 @@ def test_lanes_go_on_without_a_switchboard_and_the_next_one_knows_all_they_did(t
 
 
 def test_a_lane_that_ends_while_there_is_no_switchboard_is_counted_by_the_next(tmp_path: Path) -> None:
-    with site(tmp_path / "s") as own:
+    with site(tmp_path / "s", heartbeat_s=HEARTBEAT_S) as own:
         with own.client(timeout=20.0) as client:
             deploy(client, "parting")
             service = client.service("parting")
