@@ -24,7 +24,7 @@ demo: env
 # First what can share the machine, module by module on every core; then what needs it for itself.
 test: env
 	$(BIN)/python -m pytest --benchmark-disable -n logical --maxprocesses 8 --dist loadscope -m "not alone and not gpu and not soak"
-	$(BIN)/python -m pytest --benchmark-disable -m "alone and not gpu and not soak"
+	$(BIN)/python -m pytest --benchmark-disable -m "alone and not gpu and not soak" tests/fault tests/system
 
 check: env
 	$(BIN)/ruff format --check .

@@ -1,6 +1,7 @@
 """Property tests draw the same in every run, however slow the machine is; no module leaves a process behind."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -10,6 +11,16 @@ settings.register_profile(
     "huterox", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("huterox")
+
+TESTS = Path(__file__).parent
+FOLDERS_ALONE = [TESTS / "fault", TESTS / "system"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test` looks for what runs alone in these folders only: to collect all takes long."""
+    for item in items:
+        if item.get_closest_marker("alone") and not any(map(item.path.is_relative_to, FOLDERS_ALONE)):
+            raise pytest.UsageError(f"{item.nodeid} is marked `alone`, and `make test` does not look there for it")
 
 
 @pytest.fixture(scope="module", autouse=True)

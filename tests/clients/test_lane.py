@@ -111,6 +111,7 @@ def test_a_number_that_comes_to_mean_another_form_does_not_change_queued_calls(o
         assert future.result(WAIT_S)["x"].tolist() == [size] * size
 
 
+@pytest.mark.torch
 def test_torch_tensors_travel(lane):
     torch = pytest.importorskip("torch")
     for tensor in (torch.arange(6).reshape(2, 3), torch.arange(6).reshape(2, 3).T, torch.ones(3, dtype=torch.bfloat16)):

@@ -16,8 +16,13 @@ from huterox_wire.errors import InvalidInput, ModelError, NotFound
 from .conftest import MODELS, Bench
 
 pytestmark = pytest.mark.torch
-torch = pytest.importorskip("torch")
 Make = Callable[..., Bench]
+
+
+@pytest.fixture(autouse=True)
+def torch() -> Any:
+    """Imported by who runs these tests, not by all who collect them."""
+    return pytest.importorskip("torch")
 
 
 # Python models.
@@ -26,7 +31,7 @@ Make = Callable[..., Bench]
 @pytest.mark.parametrize(
     "dtype", ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "complex64"]
 )
-def test_a_parameter_annotated_as_a_tensor_gets_one_of_the_same_dtype(bench: Make, dtype: str) -> None:
+def test_a_parameter_annotated_as_a_tensor_gets_one_of_the_same_dtype(bench: Make, torch: Any, dtype: str) -> None:
     array = np.array([[0, 1], [1, 0]], dtype)
     result = bench("tensors.py:Tensors").result(x=array)
     assert result["dtype"] == f"torch.{dtype}"
@@ -169,7 +174,7 @@ def test_a_script_takes_no_params(bench: Make, script: Path) -> None:
         bench(script.name, source_dir=str(script.parent), runtime="torchscript", params={"a": 1})
 
 
-def test_what_goes_wrong_on_a_device_is_not_blamed_on_the_tensors_type() -> None:
+def test_what_goes_wrong_on_a_device_is_not_blamed_on_the_tensors_type(torch: Any) -> None:
     """A kernel that has failed is told by the copy that waits for it. Tensors of the device `meta` have no content."""
     with pytest.raises(ModelError, match="taken from its device"):
         _copy_tensor(np.zeros(3, np.float32), torch.empty(3, device="meta"))
