@@ -84,8 +84,11 @@ def _kill_wearers(kernel: int, others: set[int]) -> bool:
 
 def _last_pid() -> int:
     """The pid that was given out last: the next ones are above it, then those that are free from the lowest."""
-    with open("/proc/loadavg", "rb") as file:  # noqa: PTH123 - Path is slower
-        return int(file.read().split()[-1])
+    try:
+        with open("/proc/loadavg", "rb") as file:  # noqa: PTH123 - Path is slower
+            return int(file.read().split()[-1])
+    except (OSError, ValueError, IndexError):  # hidden here: then the highest are the newest, mostly
+        return sys.maxsize
 
 
 if __name__ == "__main__":
