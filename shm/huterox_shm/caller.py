@@ -437,6 +437,7 @@ class CallerEnd(End):
             self._word[0] = 0
         self._bell.wake()  # whatever it said about the lane's state is found anew
         self._consumer.consumed = self._mended = self._applied
+        self._sweep()  # what is applied now finds blocks and reasons as they should be
         try:
             self._apply_told()
         finally:
