@@ -21,26 +21,22 @@ import numpy as np
 from huterox.codec import check_method
 from huterox.core import Limits
 from huterox.lane_call import LaneCall, Request
+from huterox.lane_keys import is_tensor, key_of, plain_arrays
 from huterox.lease import LaneGone
 from huterox.memory import wanted
 from huterox_shm.errors import LaneDead, LaneFull, LaneTooSmall
 from huterox_shm.lane import DEFINES, INDIRECT, OPEN, STATE, STREAM, CallerEnd
 from huterox_shm.slab import SMALL_NBYTES_MAX
-from huterox_wire.arrays import array_of
 from huterox_wire.errors import Busy, InvalidInput
 from huterox_wire.forms import FORMS_MAX, Form, SentForms
 from huterox_wire.header import HEADER_NBYTES, pack_header
 from huterox_wire.kinds import Flag, Kind
-from huterox_wire.limits import BLOB_NBYTES_MIN, BUDGET_US_MAX
+from huterox_wire.limits import BUDGET_US_MAX
 from huterox_wire.message import Message, align, check_message_nbytes, decode, packed_nbytes, slice_tensors
 from huterox_wire.meta import CallMeta, TensorSpec, decode_call, encode_meta
-from huterox_wire.payload import check_before_copies, split_values
+from huterox_wire.payload import split_values
 
 _REFERENCE: Final = struct.Struct("<QQ")
-_CONSTANTS: Final = frozenset({type(None), bool, int})
-_TEXT_MAX: Final = 256
-"""Longer text is no part of a form: it rarely comes again, and would be remembered at both ends."""
-
 _TIMEOUT_S_MAX: Final = BUDGET_US_MAX / 1e6
 _PACKED: Final = int(Flag.PACKED)
 _PAD: Final = bytes(64)
@@ -193,13 +189,13 @@ class LaneRequests:
         check_method(method)
         flags = 0 if call.parts is None else STREAM
         try:
-            inputs = _plain_arrays(inputs)
-            key = _key_of(method, inputs)
+            inputs = plain_arrays(inputs)
+            key = key_of(method, inputs)
             form = None if key is None else self._form_of(key, method, inputs)
             if form is None:
                 self._publish_whole(call, method, inputs, flags, timeout_s, now_s)
                 return
-            tensors = [value for value in inputs.values() if _is_tensor(value)]
+            tensors = [value for value in inputs.values() if is_tensor(value)]
             owned = [self._own_offset(value) for value in tensors]
             offset, blocks, indirect = self._place(form, tensors, owned)
         except LaneTooSmall as exc:
@@ -264,7 +260,7 @@ class LaneRequests:
 
     def _new_form(self, key: tuple[Any, ...], method: str, inputs: Mapping[str, Any]) -> Form | None:
         """A form for a new key. Plain values may be others in every call: they get one when they come again."""
-        if not all(_is_tensor(value) for value in inputs.values()) and key not in self._seen:
+        if not all(is_tensor(value) for value in inputs.values()) and key not in self._seen:
             if len(self._seen) >= FORMS_MAX:
                 self._seen.clear()
             self._seen.add(key)
@@ -461,49 +457,6 @@ def _split(frame: bytes) -> Request:
     message: Message = decode([frame])
     specs: list[TensorSpec] = decode_call(message.meta).tensors
     return bytes(message.meta), list(slice_tensors(message, [spec.nbytes for spec in specs]))
-
-
-def _plain_arrays(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """All kinds of arrays as plain NumPy arrays. Raises InvalidInput, TooLarge."""
-    if all((kind := type(value)) is _ndarray or kind in _CONSTANTS or kind is str for value in inputs.values()):
-        return inputs
-    check_before_copies(inputs)
-    return {name: _plain_array(name, value) for name, value in inputs.items()}
-
-
-def _plain_array(name: str, value: Any) -> Any:
-    """An input as a plain NumPy array where it is a kind of array; anything else as it is. Raises InvalidInput."""
-    kind = type(value)
-    if kind is _ndarray or kind in _CONSTANTS or kind is str:
-        return value
-    array = array_of(name, value)
-    return value if array is None else array
-
-
-def _is_tensor(value: Any) -> bool:
-    return type(value) is _ndarray or (type(value) is bytes and len(value) >= BLOB_NBYTES_MIN)
-
-
-def _key_of(method: str, inputs: Mapping[str, Any]) -> tuple[Any, ...] | None:
-    """Hot path. What a call's form follows from; None where plain values are too manifold to be part of one."""
-    if len(inputs) == 1:
-        ((name, value),) = inputs.items()
-        if type(value) is _ndarray:
-            return (method, name, value.dtype, value.shape)
-    key: list[Any] = [method]
-    for name, value in inputs.items():
-        kind = type(value)
-        if kind is _ndarray:
-            key += (name, value.dtype, value.shape)
-        elif kind in _CONSTANTS or (kind is str and len(value) <= _TEXT_MAX):
-            key += (name, kind, value)
-        elif kind is float:
-            key += (name, kind, repr(value))  # 0.0 equals -0.0, and NaN not even itself
-        elif kind is bytes:
-            key += (name, kind, len(value) if len(value) >= BLOB_NBYTES_MIN else value)
-        else:
-            return None
-    return tuple(key)
 
 
 def _checked_timeout_s(timeout_s: Any) -> float:
