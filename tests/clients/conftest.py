@@ -8,6 +8,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from huterox.cli import main
 from huterox.core import Limits
 from huterox.lane import LaneConnection
 from huterox_wire import errors
+from huterox_wire.header import unpack_header
 from huterox_wire.kinds import Kind
 from huterox_wire.leases import LeasedMeta, LeaseMeta, decode_lease
 from huterox_wire.message import Message, decode, encode, slice_tensors
@@ -55,6 +57,7 @@ class Double:
         self._held: list[list[Any]] = []
         self._gathered: list[list[Any]] = []
         self._count = 0
+        self.under_way: set[tuple[bytes, int]] = set()  # identities and request ids of calls without an answer
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.linger = 0
@@ -83,17 +86,25 @@ class Double:
             wait_ms = 20 if not self._later else max(0, min(20, (self._later[0][0] - time.monotonic()) * 1e3))
             if self._socket.poll(wait_ms):
                 identity, *frames = self._socket.recv_multipart()
-                self._take(identity, decode(frames))
+                try:
+                    message = decode(frames)
+                except errors.HuteroxError as error:
+                    self._answer(identity, Kind.ERROR, 0, error_meta(error))
+                else:
+                    self._take(identity, message)
             while self._later and self._later[0][0] <= time.monotonic():
-                self._socket.send_multipart(heapq.heappop(self._later)[2])
+                self._send(heapq.heappop(self._later)[2])
             while self._held and self.go.is_set():
-                self._socket.send_multipart(self._held.pop(0))
+                self._send(self._held.pop(0))
 
     def _take(self, identity: bytes, message: Message) -> None:
         kind, request_id = message.header.kind, message.header.request_id
         self.received.put((kind, message))
+        if kind is Kind.CANCEL:
+            self.under_way.discard((identity, request_id))
         if self.mute or kind is Kind.CANCEL:
             return
+        self.under_way.add((identity, request_id))
         try:
             if kind is Kind.OPEN:
                 opened = decode_open(message.meta)
@@ -104,14 +115,26 @@ class Double:
                 self._answer(identity, Kind.REPLY, request_id, leased)
             elif kind is Kind.ADMIN:
                 admin = decode_admin(message.meta)
-                if admin.verb not in self.results:
-                    raise errors.InvalidInput(f"unknown verb {admin.verb}")
-                result = AdminReplyMeta(self.results[admin.verb](admin.args))
+                result = AdminReplyMeta(self._admin(identity, admin.verb, admin.args))
                 self._answer(identity, Kind.REPLY, request_id, encode_meta(result))
             else:
                 self._call(identity, message)
         except errors.HuteroxError as error:
             self._answer(identity, Kind.ERROR, request_id, error_meta(error))
+
+    def _admin(self, identity: bytes, verb: str, args: dict[str, Any]) -> Any:
+        if verb == "pending":
+            return {"request_ids": [number for peer, number in self.under_way if peer == identity]}
+        if verb not in self.results:
+            raise errors.InvalidInput(f"unknown verb {verb}")
+        return self.results[verb](args)
+
+    def _send(self, frames: list[Any]) -> None:
+        with suppress(errors.HuteroxError):
+            header = unpack_header(frames[1])
+            if header.kind in (Kind.REPLY, Kind.ERROR):
+                self.under_way.discard((frames[0], header.request_id))
+        self._socket.send_multipart(frames)
 
     def _open(self, service: str, tenant: str) -> OpenedMeta:
         if service not in self.handles:
@@ -127,14 +150,14 @@ class Double:
         getattr(self, f"_do_{meta.method}")(identity, message.header.request_id, values)
 
     def _answer(self, identity: bytes, kind: Kind, request_id: int, meta: bytes, tensors: Any = ()) -> None:
-        self._socket.send_multipart([identity, *encode(kind, request_id, 0, 0, meta, tensors)])
+        self._send([identity, *encode(kind, request_id, 0, 0, meta, tensors)])
 
     def _frames(self, identity: bytes, kind: Kind, request_id: int, values: dict[str, Any]) -> list[Any]:
         params, specs, buffers = split_values(values)
         return [identity, *encode(kind, request_id, 0, 0, encode_meta(ReplyMeta(params, specs)), buffers)]
 
     def _do_predict(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
-        self._socket.send_multipart(self._frames(identity, Kind.REPLY, request_id, values))
+        self._send(self._frames(identity, Kind.REPLY, request_id, values))
 
     _do_slow = _do_note = _do_predict
 
@@ -153,7 +176,7 @@ class Double:
         self._gathered.append(self._frames(identity, Kind.REPLY, request_id, values))
         if len(self._gathered) == values["count"]:
             while self._gathered:
-                self._socket.send_multipart(self._gathered.pop())
+                self._send(self._gathered.pop())
 
     def _do_fail(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
         raise errors.ModelError("ValueError: no such luck", traceback="Traceback ...\nValueError: no such luck\n")
@@ -167,32 +190,30 @@ class Double:
     def _do_parts(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
         """`count` parts, then the end: well, with a value of its own, or with an error."""
         for index in range(values["count"]):
-            self._socket.send_multipart(
-                self._frames(identity, Kind.PART, request_id, {"index": index, **values.get("each", {})})
-            )
+            self._send(self._frames(identity, Kind.PART, request_id, {"index": index, **values.get("each", {})}))
         if values.get("fail"):
             raise errors.ModelError("ValueError: in the middle")
-        self._socket.send_multipart(self._frames(identity, Kind.REPLY, request_id, values.get("last", {})))
+        self._send(self._frames(identity, Kind.REPLY, request_id, values.get("last", {})))
 
     def _do_large_parts(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
         """`count` parts of `n` numbers each."""
         for index in range(values["count"]):
             part = {"x": np.full(values["n"], index)}
-            self._socket.send_multipart(self._frames(identity, Kind.PART, request_id, part))
-        self._socket.send_multipart(self._frames(identity, Kind.REPLY, request_id, {}))
+            self._send(self._frames(identity, Kind.PART, request_id, part))
+        self._send(self._frames(identity, Kind.REPLY, request_id, {}))
 
     def _do_hang(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
         """One part, and no end."""
-        self._socket.send_multipart(self._frames(identity, Kind.PART, request_id, {"index": 0}))
+        self._send(self._frames(identity, Kind.PART, request_id, {"index": 0}))
 
     def _do_garbage(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
         """Noise of every kind, then the answer."""
         reply = self._frames(identity, Kind.REPLY, request_id, values)
         for noise in ([b""], [b"x" * 39], [b"\xff" * 64], [b"", b"", b""], [reply[1][:8] + b"\xee" * 32]):
-            self._socket.send_multipart([identity, *noise])
-        self._socket.send_multipart(self._frames(identity, Kind.REPLY, request_id + 10**6, values))
-        self._socket.send_multipart(self._frames(identity, Kind.PART, request_id, values))
-        self._socket.send_multipart(reply)
+            self._send([identity, *noise])
+        self._send(self._frames(identity, Kind.REPLY, request_id + 10**6, values))
+        self._send(self._frames(identity, Kind.PART, request_id, values))
+        self._send(reply)
 
     def _do_malformed(self, identity: bytes, request_id: int, values: dict[str, Any]) -> None:
         kind = Kind.ERROR if values.get("error") else Kind.REPLY

@@ -10,7 +10,7 @@ import huterox
 import huterox_shm
 import huterox_wire
 
-_OURS = tuple(str(Path(str(package.__file__)).parent) + "/" for package in (huterox, huterox_shm, huterox_wire))
+OURS = tuple(str(Path(str(package.__file__)).parent) + "/" for package in (huterox, huterox_shm, huterox_wire))
 
 
 class Struck(BaseException):
@@ -18,16 +18,17 @@ class Struck(BaseException):
 
 
 class Strike:
-    """Within its block, the `nth` step of this thread in our code raises `Struck`.
+    """Within its block, the `nth` step of this thread in our code, or in that of `files`, raises `Struck`.
 
     Attributes:
         where: the place; empty where there were fewer steps.
     """
 
-    def __init__(self, nth: int, event: str = "line") -> None:
+    def __init__(self, nth: int, event: str = "line", files: tuple[str, ...] = OURS) -> None:
         self.where = ""
         self._left = nth
         self._event = event
+        self._files = files
 
     def __enter__(self) -> Self:
         sys.settrace(self._on_call)
@@ -40,7 +41,7 @@ class Strike:
         return kind is Struck
 
     def _on_call(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if self.where or not frame.f_code.co_filename.startswith(_OURS):
+        if self.where or not frame.f_code.co_filename.startswith(self._files):
             return None
         frame.f_trace_opcodes = self._event == "opcode"
         return self._on_step

@@ -1,19 +1,22 @@
 """A thread that is interrupted at any step of a call: the next call answers, in every thread, and nothing is left."""
 
 import gc
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.clients.containers import WAIT_S, ContainerDouble
-from tests.clients.interrupts import sweep
+from tests.clients.interrupts import Strike, sweep
 from tests.clients.lanes import descriptor_count, eventually
 
 import huterox
 from huterox import sockets
+from huterox.lane import LaneConnection
 
 LARGE = np.arange(40_000, dtype=np.int32)
 
@@ -71,6 +74,12 @@ def empty(service: huterox.Service) -> None:
     array = service.empty((3, 4), "float32")
     array[:] = 5
     service(x=array)
+
+
+def empty_twice(service: huterox.Service) -> None:
+    """The first one's block is given back in the midst of the second."""
+    empty(service)
+    empty(service)
 
 
 def call_of_new_form(service: huterox.Service) -> None:
@@ -131,6 +140,7 @@ class Checker:
                 f"{name} in flight": channel.core.in_flight_count,
                 f"{name} bytes": getattr(channel.core, "_nbytes", 0),
                 f"{name} followers": [*channel._followers, *channel._following],
+                f"{name} foreign": channel.core.foreign_count,
                 f"{name} torn": channel._torn,
                 f"{name} untold": [*channel._ended, *channel.core.news],
             }
@@ -149,7 +159,8 @@ class Checker:
         return state
 
 
-ACTIONS = [call, call_large, call_of_new_form, submit, submit_told, submit_cancelled, stream, stream_left, empty, fail]
+ACTIONS = [call, call_large, call_of_new_form, submit, submit_told, submit_cancelled, stream, stream_left]
+ACTIONS += [empty, empty_twice, fail]
 
 
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.__name__)
@@ -203,6 +214,29 @@ def _sweep(
     gc.collect()
     check("all")
     return count
+
+
+def test_whoever_takes_the_lock_next_mends_what_an_interrupt_has_left_and_is_not_disturbed(
+    lane: LaneConnection, other: ThreadPoolExecutor
+) -> None:
+    def in_other(value: int) -> None:
+        assert other.submit(lane.call, "predict", {"x": value}, WAIT_S).result(WAIT_S) == {"x": value}
+
+    for nth in itertools.count(1):
+        array = lane.empty((3, 4), "float32")
+        lane.call("predict", {"x": array}, WAIT_S)
+        del array
+        with Strike(nth) as strike, lane._section:
+            kept = lane.core.empty((3, 4), "float32")  # the block of the other one is given back first
+            del kept
+            lane.core.tend()
+        with suppress(RuntimeError):
+            while True:
+                lane._lock.release()
+        in_other(nth)
+        if not strike.where:
+            break
+    assert nth > 30
 
 
 # --- opening and closing ----------------------------------------------------------------------------------------------

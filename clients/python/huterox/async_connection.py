@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import zmq
 
-from huterox.core import Call, ClientCore, Limits, cancel_frame
+from huterox.core import LOST_CONNECTION, LOST_MESSAGE, Call, ClientCore, Limits, cancel_frame
 from huterox.loops import call_weakly, watch_weakly
-from huterox.sockets import NOBLOCK, Dealer, Inbox, send_frames
+from huterox.sockets import Dealer, Inbox, Outbox
 from huterox.verbs import PENDING_TIMEOUT_S, decode_pending, encode_pending
 from huterox_wire.errors import Busy, HuteroxError, InvalidInput
 from huterox_wire.kinds import Kind
@@ -42,6 +42,7 @@ class AsyncConnection:
         self._dealer = Dealer(endpoint, limits)
         self._socket = self._dealer.socket
         self._inbox = Inbox(self._socket)
+        self._outbox = Outbox(self._socket)
         self._option: Callable[[int], Any] = self._socket.get
         self._fd = self._socket.FD
         self._notice_fd = self._dealer.monitor.FD
@@ -73,7 +74,7 @@ class AsyncConnection:
             )
         self.core.add(call, self._loop.time())
         try:
-            send_frames(self._socket, call.frames)
+            self._outbox.send(call.frames)
         except zmq.Again:
             self.core.cancel(call)
             raise Busy(f"the switchboard at {self.endpoint} takes no messages: the send queue is full") from None
@@ -106,26 +107,41 @@ class AsyncConnection:
         """After a reconnect, ask which calls the switchboard has: the others have nobody who would answer them."""
         if self.core.closed:
             return
-        asked = self.core.pending_ids()
-        if self._dealer.has_reconnected() and asked:
-            self._asking = self._loop.create_task(self._end_lost(asked))
+        if self._dealer.has_reconnected():
+            self._ask_what_is_left(LOST_CONNECTION)
+        self._dealer.told()
 
-    async def _end_lost(self, asked: frozenset[int]) -> None:
+    def _ask_what_is_left(self, lost: str) -> None:
+        if asked := self.core.pending_ids():
+            self._asking = self._loop.create_task(self._end_lost(asked, lost))
+
+    async def _end_lost(self, asked: frozenset[int], lost: str) -> None:
         question = self.core.prepare(_ADMIN, 0, encode_pending(), (), PENDING_TIMEOUT_S)
         with suppress(HuteroxError):  # it is not answered, or not understood: they end in their own time
-            self.core.lose(asked - decode_pending(await self.run(question)))
+            self.core.lose(asked - decode_pending(await self.run(question)), lost)
             self._tell_news()
+
+    def _mend(self) -> None:
+        """A signal handler has raised out of the loop while a message was received, and the loop runs again."""
+        self._inbox.mend()
+        self.core.mend()
+        for call in self.core.break_streams():
+            self._send_cancel(call)
+        self._ask_what_is_left(LOST_MESSAGE)
+        self._inbox.is_doubtful = False
 
     def _read(self) -> None:
         """Hot path. Take in what has come and let it be known."""
         if self.core.closed:
             return
         inbox = self._inbox
+        if inbox.is_receiving:
+            self._mend()
         on_frames = self.core.on_frames
         count = _BATCH
         more = True
         while more and count > 0:
-            more = inbox.fill(count)
+            more = inbox.fill_in_main(count)
             while (frames := inbox.first()) is not None:
                 call = on_frames(frames)
                 inbox.drop(frames)
@@ -148,7 +164,7 @@ class AsyncConnection:
 
     def _send_cancel(self, call: Call) -> None:
         with suppress(zmq.Again):  # the other side reads nothing, so there is nothing to stop
-            self._socket.send(cancel_frame(call), NOBLOCK)
+            self._outbox.send([cancel_frame(call)])
 
     def _arm(self, deadline_s: float) -> None:
         if self._timer is not None:

@@ -7,7 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from huterox.channel import Channel
+    from huterox.leading import Leading
 
 _TICK_S: Final = 0.002
 _JOIN_S: Final = 2.0
@@ -19,6 +19,7 @@ class Errand:
     ended = False
     parts = None
     deadline_s = inf
+    foreign = True
 
 
 class Background:
@@ -29,7 +30,7 @@ class Background:
     at worst.
     """
 
-    def __init__(self, channel: "Channel[Any]") -> None:
+    def __init__(self, channel: "Leading[Any]") -> None:
         # Weakly: a client that is dropped without `close` must not live on by its thread.
         self._channel = weakref.ref(channel, self._on_gone)
         self._thread: threading.Thread | None = None
@@ -38,7 +39,7 @@ class Background:
         self._asleep = False
         self.is_resting = True
         """Whether `look_after` has something to do."""
-        self._stopped = False
+        self.is_stopped = False
         self.errand = Errand()
 
     def look_after(self) -> None:
@@ -47,13 +48,19 @@ class Background:
         if self._asleep:
             self._asleep = False
             self._alarm.release()
-        elif self._thread is None and not self._stopped:
+        elif self._thread is None and not self.is_stopped:
             self._thread = threading.Thread(target=self._run, name="huterox-reader", daemon=True)
             self._thread.start()
 
+    def look_now(self) -> None:
+        """Somebody waits for this thread to read. The channel's lock is held."""
+        self.look_after()
+        with suppress(RuntimeError):
+            self._alarm.release()
+
     def rest(self) -> bool:
         """Fall asleep until `look_after`; False when there is no time for that. The channel's lock is held."""
-        self._asleep = self.is_resting = not self._stopped
+        self._asleep = self.is_resting = not self.is_stopped
         return self._asleep
 
     def mend(self) -> None:
@@ -61,26 +68,31 @@ class Background:
         self._asleep = False
         with suppress(RuntimeError):
             self._alarm.release()  # once too often does no harm: it looks, and rests again
-        if self._thread is not None and not self._thread.is_alive() and not self._stopped:
+        if self._thread is not None and not self._thread.is_alive() and not self.is_stopped:
             self._thread = None
         self.look_after()
 
     def stop(self) -> None:
         """End the thread and wait for it, unless it is the one that calls this."""
-        self._stopped = True
+        self.is_stopped = True
         if (channel := self._channel()) is not None:
             channel.wake_background()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_JOIN_S)
 
     def _on_gone(self, _: object) -> None:
-        self._stopped = True
+        self.is_stopped = True
         with suppress(RuntimeError):
             self._alarm.release()
 
     def _run(self) -> None:
+        self._serve()
+        if (channel := self._channel()) is not None:
+            channel.settle_ended()  # those that the end of the channel has ended
+
+    def _serve(self) -> None:
         led, reads = False, 0
-        while not self._stopped and self._thread is threading.current_thread():
+        while not self.is_stopped and self._thread is threading.current_thread():
             if (channel := self._channel()) is None:
                 return
             rests = channel.rest_in_background()

@@ -1,4 +1,4 @@
-"""The sync shell: one DEALER socket for all threads of a process. How they share it: see `huterox.channel`.
+"""The sync shell: one DEALER socket for all threads of a process. How they share it: see `huterox.leading`.
 
 The socket's descriptor is edge-triggered. Full: see `Limits`; a socket whose peer reads nothing answers `Busy`.
 """
@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import zmq
 
-from huterox.channel import Channel, Owner
-from huterox.core import Call, ClientCore, Limits, cancel_frame, decode_answer
-from huterox.sockets import NOBLOCK, Dealer, Inbox, send_frames
+from huterox.channel import Channel
+from huterox.core import LOST_CONNECTION, LOST_MESSAGE, Call, ClientCore, Limits, cancel_frame, decode_answer
+from huterox.pending import Owner
+from huterox.sockets import Dealer, Inbox, Outbox
 from huterox.verbs import PENDING_TIMEOUT_S, decode_pending, encode_pending
 from huterox_wire.errors import Busy, HuteroxError
 from huterox_wire.kinds import Kind
@@ -38,6 +39,7 @@ class Connection(Channel[Call]):
         self._dealer = Dealer(endpoint, limits)
         self._socket = self._dealer.socket
         self._inbox = Inbox(self._socket)
+        self._outbox = Outbox(self._socket)
         self._option: Callable[[int], Any] = self._socket.get
         self._starts = 0
         super().__init__(ClientCore(limits))
@@ -46,6 +48,8 @@ class Connection(Channel[Call]):
         """Hot path. Send a call and wait until it has ended."""
         if self._pid != os.getpid():
             raise self._forked()
+        me = get_ident()
+        call.foreign = me != self._main
         try:
             with self._lock:
                 if self._torn:
@@ -53,9 +57,9 @@ class Connection(Channel[Call]):
                 self._torn = True
                 self._begin(call)
                 self._read_if_any()
-                lead = not (self._led or call.ended)
+                lead = not (self._led or call.ended) and (call.foreign or not self.core.foreign_count)
                 if lead:
-                    self._led = get_ident()
+                    self._led = me
                     self._polled_for = call
                 self._torn = False
             self._stay(call, lead)
@@ -69,6 +73,7 @@ class Connection(Channel[Call]):
             raise self._forked()
         call.owner = owner
         call.unattended = True
+        call.foreign = get_ident() != self._main
         try:
             with self._lock:
                 if self._torn:
@@ -107,7 +112,7 @@ class Connection(Channel[Call]):
             self._torn = False
             raise
         try:
-            send_frames(self._socket, call.frames)
+            self._outbox.send(call.frames)
         except zmq.Again:
             self.core.cancel(call)
             self.core.news.clear()
@@ -122,22 +127,27 @@ class Connection(Channel[Call]):
         poller.register(self._notice_fd, select.POLLIN)
 
     def _on_notice(self) -> None:
-        """After a reconnect, ask which calls the switchboard has: the others have nobody who would answer them."""
+        if self._dealer.has_reconnected():
+            self._ask_what_is_left(LOST_CONNECTION)
+        self._dealer.told()
+
+    def _ask_what_is_left(self, lost: str) -> None:
+        """Ask which calls the switchboard has: the others have nobody who would answer them."""
         asked = self.core.pending_ids()
-        if not self._dealer.has_reconnected() or not asked:
+        if not asked:
             return
         question = self.core.prepare(_ADMIN, 0, encode_pending(), (), PENDING_TIMEOUT_S)
-        question.owner = _Remains(self, asked)
+        question.owner = _Remains(self, asked, lost)
         question.unattended = True
         with suppress(HuteroxError):  # no room for it: they end in their own time
             self._begin(question)
-            self._torn = True
+        self._torn = True
 
-    def end_lost(self, lost: frozenset[int]) -> None:
-        """End calls that went with an old connection."""
+    def end_lost(self, calls: frozenset[int], lost: str) -> None:
+        """End calls that nobody would answer."""
         try:
             with self._section:
-                self.core.lose(lost)
+                self.core.lose(calls, lost)
                 self._tell_news()
         except BaseException:
             self._recover()
@@ -154,14 +164,20 @@ class Connection(Channel[Call]):
 
     def _read(self) -> None:
         """Hot path."""
-        self._reads += 1
-        self._unread = False
         core = self.core
         inbox = self._inbox
+        fill = inbox.fill
+        if get_ident() == self._main:
+            if core.foreign_count:
+                self._leave_unread()
+                return
+            fill = inbox.fill_in_main
+        self._reads += 1
+        self._unread = False
         count = _BATCH
         more = True
         while more and count > 0:
-            more = inbox.fill(min(core.in_flight_count, count) or 1)
+            more = fill(min(core.in_flight_count, count) or 1)
             while (frames := inbox.first()) is not None:
                 call = core.on_frames(frames)
                 inbox.drop(frames)
@@ -176,12 +192,20 @@ class Connection(Channel[Call]):
             self._leave_unread()  # the descriptor tells only of what comes after `Again`
 
     def _mend_core(self) -> None:
+        inbox = self._inbox
+        inbox.mend()
         self.core.mend()
+        if inbox.is_doubtful:  # before the end of a stream is read
+            for call in self.core.break_streams():
+                self._send_cancel(call)
         self._read()
+        if inbox.is_doubtful:
+            self._ask_what_is_left(LOST_MESSAGE)
+            inbox.is_doubtful = False
 
     def _send_cancel(self, call: Call) -> None:
         with suppress(zmq.Again):  # the other side reads nothing, so there is nothing to stop
-            self._socket.send(cancel_frame(call), NOBLOCK)
+            self._outbox.send([cancel_frame(call)])
 
     def _close_transport(self) -> None:
         self._dealer.close()
@@ -190,10 +214,13 @@ class Connection(Channel[Call]):
 class _Remains:
     """Owner of the question which calls are left."""
 
-    def __init__(self, connection: Connection, asked: frozenset[int]) -> None:
+    is_watched = False
+
+    def __init__(self, connection: Connection, asked: frozenset[int], lost: str) -> None:
         self._connection = connection
         self._asked = asked
+        self._lost = lost
 
     def settle(self, question: Call) -> None:
         with suppress(HuteroxError):  # it is not answered, or not understood: they end in their own time
-            self._connection.end_lost(self._asked - decode_pending(question.outcome()))
+            self._connection.end_lost(self._asked - decode_pending(question.outcome()), self._lost)

@@ -32,6 +32,8 @@ _ERROR: Final = int(Kind.ERROR)
 _PART: Final = int(Kind.PART)
 _STREAM: Final = int(Flag.STREAM)
 
+LOST_CONNECTION: Final = "the connection to the switchboard was lost with the call"
+LOST_MESSAGE: Final = "the answer was lost: a signal handler raised while it was received"
 
 LANE_SPIN_US: Final = 50
 """How long a thread looks for a lane's answer before it sleeps, unless the user says otherwise."""
@@ -61,6 +63,7 @@ class Call:
         parts: pieces of a streamed reply that nobody has taken yet, as frames. None for a call that takes none.
         unattended: nobody may be waiting for it (a future, a stream), so somebody must read on its behalf.
         owner: what the shell attaches to be told of the end.
+        foreign: a thread that no signal can interrupt has made it, or waits for it.
         reader: a future or task, referred to weakly, in which an answer may wait for long; None: a thread waits.
     """
 
@@ -69,6 +72,7 @@ class Call:
         "deadline_s",
         "ended",
         "error",
+        "foreign",
         "frames",
         "nbytes",
         "owner",
@@ -92,6 +96,7 @@ class Call:
         self.error: HuteroxError | None = None
         self.ended = False
         self.unattended = False
+        self.foreign = False
         self.owner: Any = None
         self.reader: Any = None
 
@@ -122,6 +127,7 @@ class ClientCore:
         self._nbytes = 0
         self._closed: HuteroxError | None = None
         self.unattended_count = 0
+        self.foreign_count = 0
         self.parts_nbytes = 0  # of all streams
         self.unread = Unread(limits.unread_nbytes_max)
         self.news: list[Call] = []
@@ -194,6 +200,14 @@ class ClientCore:
         self._nbytes = nbytes
         if call.unattended:
             self.unattended_count += 1
+        if call.foreign:
+            self.foreign_count += 1
+
+    def share(self, call: Call) -> None:
+        """Another thread waits for it from now on."""
+        if not call.foreign:
+            call.foreign = True
+            self.foreign_count += call.request_id in self._pending
 
     def _check_room(self, call: Call) -> None:
         if self._closed is not None:
@@ -289,6 +303,8 @@ class ClientCore:
         self._nbytes -= call.nbytes
         if call.unattended:
             self.unattended_count -= 1
+        if call.foreign:
+            self.foreign_count -= 1
 
     def mend(self) -> None:
         """After an exception has left a method half done: sums are made anew, calls that have ended leave."""
@@ -299,18 +315,27 @@ class ClientCore:
                 del self._pending[call.request_id]
         self._nbytes = sum(call.nbytes for call in self._pending.values())
         self.unattended_count = sum(call.unattended for call in self._pending.values())
+        self.foreign_count = sum(call.foreign for call in self._pending.values())
         self.next_deadline_s = 0.0  # found anew
 
     def pending_ids(self) -> frozenset[int]:
         """The request ids of the calls under way."""
         return frozenset(self._pending)
 
-    def lose(self, lost: Iterable[int]) -> None:
-        """End those of these calls that are still under way: they, or their answers, went with an old connection."""
-        for request_id in lost:
+    def lose(self, calls: Iterable[int], why: str) -> None:
+        """End those of these calls that are still under way, for nobody would answer them."""
+        for request_id in calls:
             if (call := self._pending.get(request_id)) is not None:
-                call.error = Unavailable("the connection to the switchboard was lost with the call", executed="maybe")
+                call.error = Unavailable(why, executed="maybe")
                 self._end(call)
+
+    def break_streams(self) -> list[Call]:
+        """A message was lost, perhaps a part: end the streams. The caller sends `cancel_frame` for each."""
+        streams = [call for call in self._pending.values() if call.parts is not None]
+        for call in streams:
+            call.error = Cancelled("the stream ended when a signal handler raised while a part of it was received")
+            self._end(call)
+        return streams
 
     def cancel(self, call: Call) -> bool:
         """Give a call up. False: it had ended before. The caller sends `cancel_frame(call)`."""

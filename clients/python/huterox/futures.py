@@ -2,13 +2,36 @@
 
 import abc
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from functools import wraps
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 Result = dict[str, Any]
 _LOG: Final = logging.getLogger(__name__)
+
+F = TypeVar("F", bound="Future[Any]")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _letting_go(method: Callable[Concatenate[F, P], T]) -> Callable[Concatenate[F, P], T]:
+    """A method of a future that does not keep the future's lock where it is interrupted, as the standard library's may:
+    every other thread would wait for it for ever. The lock is a reentrant one, of this future alone."""
+
+    @wraps(method)
+    def letting_go(self: F, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException:
+            with suppress(KeyError, RuntimeError):
+                while True:
+                    self.__dict__["_condition"].release()  # which a lane's future makes late
+            raise
+
+    return letting_go
 
 
 class CallFuture(Future[Result]):
@@ -17,6 +40,21 @@ class CallFuture(Future[Result]):
     is_read = False
     _done_callbacks: list[Any]
 
+    @property
+    def is_watched(self) -> bool:
+        """Somebody waits for several futures: `concurrent.futures.wait` must hear of each once."""
+        return bool(self.__dict__.get("_waiters"))
+
+    result = _letting_go(Future.result)
+    exception = _letting_go(Future.exception)
+    done = _letting_go(Future.done)
+    running = _letting_go(Future.running)
+    cancel = _letting_go(Future.cancel)
+    cancelled = _letting_go(Future.cancelled)
+    add_done_callback = _letting_go(Future.add_done_callback)
+    set_running_or_notify_cancel = _letting_go(Future.set_running_or_notify_cancel)
+
+    @_letting_go
     def _end_with(self, result: Result | None, error: BaseException | None) -> None:
         """Set the result or the error. Where a thread has done that and was interrupted, tell whoever has not heard."""
         try:

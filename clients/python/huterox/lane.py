@@ -197,6 +197,7 @@ class LaneConnection(Channel[LaneCall]):
         """Have `owner` told of the call's end. False: it has ended, and nobody else is told."""
         try:
             with self._section:
+                call.foreign = call.foreign or get_ident() != self._main
                 call.owner = None if call.ended else owner
                 return not call.ended
         except BaseException:

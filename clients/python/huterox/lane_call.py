@@ -22,6 +22,7 @@ class LaneCall:
         parts: answers of a streamed reply that nobody has taken yet. None for a call that takes none.
         unattended: nobody may be waiting for it (a future, a stream), so somebody must read on its behalf.
         owner: whom the shell tells of the end.
+        foreign: another thread than the main one has asked to be told of the end, or waits for it.
         reader: a future or task, referred to weakly, in which an answer may wait for long; None: a thread waits.
         goes_on: it has a way to go on elsewhere should the container end without having touched it, whoever waits.
         keeps_request, request: whether to read it back out of the lane then, for its inputs may have been changed.
@@ -36,6 +37,7 @@ class LaneCall:
     timeout_s = 0.0
     unattended = False
     owner: Any = None
+    foreign = False
     goes_on = False
     keeps_request = False
     error: Exception | None = None

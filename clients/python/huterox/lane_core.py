@@ -62,6 +62,12 @@ class LaneCore(LaneRequests):
 
     # --- what a channel asks ----------------------------------------------------------------------------------------
 
+    foreign_count = 0  # whoever reads, nothing is lost
+
+    def share(self, call: LaneCall) -> None:
+        """The call is foreign from now on."""
+        call.foreign = True
+
     @property
     def in_flight_count(self) -> int:
         """Calls that the container has not answered, also those that nobody waits for any more."""

@@ -84,7 +84,7 @@ class LaneFuture(LaneCall, CallFuture):
         self._is_attended = True
 
     def settle(self, call: LaneCall) -> None:
-        """The call has ended (see `channel.Owner`). Two threads may learn of it, and both come here."""
+        """The call has ended (see `Owner`). Two threads may learn of it, and both come here."""
         self._make()
         try:
             result = self._lane.core.outcome(self)

@@ -138,6 +138,8 @@ class Routed:
 class _Renewal:
     """Owner of the OPEN that a future's stale handle has led to."""
 
+    is_watched = False
+
     def __init__(self, routed: Routed, future: RoutedFuture, call: Call, error: NotFound) -> None:
         self._routed = routed
         self._future = future

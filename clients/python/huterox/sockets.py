@@ -1,4 +1,11 @@
-"""The one socket of a client, and whole messages over it, whatever interrupts the thread that sends or receives."""
+"""The one socket of a client, and whole messages over it, whatever interrupts the thread that sends or receives.
+
+Problem: in the main thread pyzmq runs signal handlers after every step of libzmq. One that raises there takes a frame
+along that has come, and nobody knows whether a frame that was to be sent is out. Idea: nobody has to know. An empty
+frame ends whatever message may be unfinished: it is refused as a whole, or is a message of its own, which is refused
+too. Of what was received, the message that may lack a frame is dropped to its end, which libzmq knows. So one message
+may be lost; who reads sees to it that this is no other thread's, and asks what is missing (`Inbox.is_doubtful`).
+"""
 
 import os
 import threading
@@ -9,8 +16,7 @@ from itertools import repeat
 from typing import Any, Final
 
 import zmq
-from zmq.backend import Socket as CSocket
-from zmq.utils.monitor import recv_monitor_message
+from zmq.utils import garbage
 
 from huterox.core import Limits
 from huterox_wire.header import Buffer
@@ -21,7 +27,7 @@ COPIED_NBYTES_MAX: Final = 64 * 1024
 LINGER_MS: Final = 200
 NOBLOCK: Final = int(zmq.NOBLOCK)
 _SNDMORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
-_send: Final[Any] = CSocket.send
+_RCVMORE: Final = int(zmq.RCVMORE)
 _SIGNS_OF_LIFE: Final = ((zmq.HEARTBEAT_IVL, 5000), (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.CONNECT_TIMEOUT, 1000))
 _UNCOPIED: Final = repeat(False)
 _NOWHERE: Final[deque[Any]] = deque(maxlen=0)
@@ -82,19 +88,22 @@ class Dealer:
                 self.socket.setsockopt(option, value)
         transport.monitor = self.monitor = self.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         self.monitor.getsockopt(zmq.EVENTS)  # its descriptor tells of what comes after it has been asked
-        self._connections = 0
+        self._frames = self._told = 0  # of the monitor: two for each connection
         self.socket.connect(endpoint)
         if _dropped:
             threading.Thread(target=bury, name="huterox-bury", daemon=True).start()
 
     def has_reconnected(self) -> bool:
-        """Whether there was another connection after the first since this was last asked. To be asked when the
-        monitor's descriptor tells of something; it is edge-triggered, so all is read."""
-        before = self._connections
+        """Whether there was another connection after the first since `told` was called. To be asked when the monitor's
+        descriptor tells of something; it is edge-triggered, so all is read."""
         while int(self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            recv_monitor_message(self.monitor, zmq.NOBLOCK)
-            self._connections += 1
-        return self._connections > max(before, 1)
+            self._frames += 1  # one that an interrupt takes along counts as well
+            self.monitor.recv(zmq.NOBLOCK)
+        return self._frames > max(self._told, 2)
+
+    def told(self) -> None:
+        """Everything that follows from the connections so far has been done."""
+        self._told = self._frames
 
 
 def bury() -> None:
@@ -104,23 +113,44 @@ def bury() -> None:
             _dropped.popleft().close()
 
 
-def send_frames(socket: Any, frames: list[Buffer]) -> None:
-    """Hot path. Send one message without waiting, whole or not at all. Large frames are not copied: their memory stays
-    in use for a while.
+class Outbox:
+    """Where messages are sent, whole or not at all."""
 
-    Raises:
-        zmq.Again: the send queue is full; nothing was sent.
-    """
-    if len(frames) == 1:
-        socket.send(frames[0], NOBLOCK)
-        return
-    if not _lending.is_set():
-        _prepare_to_lend()
-    ready = [frame if len(frame) <= COPIED_NBYTES_MAX else zmq.Frame(frame, copy=False) for frame in frames]
-    copies = [type(frame) is not zmq.Frame for frame in ready]
-    flags = [_SNDMORE] * (len(ready) - 1) + [NOBLOCK]
-    # One step in C, without a place for an exception: an unfinished message would swallow the next one.
-    _NOWHERE.extend(map(_send, repeat(socket), ready, flags, copies))
+    def __init__(self, socket: "zmq.Socket[bytes]") -> None:
+        self._send_one: Any = super(zmq.Socket, socket).send  # pyzmq's own in Python costs more
+        self._is_unfinished = False
+
+    def send(self, frames: list[Buffer]) -> None:
+        """Hot path. Send one message without waiting. Large frames are not copied: their memory stays in use for a
+        while.
+
+        Raises:
+            zmq.Again: the send queue is full; nothing was sent.
+        """
+        if self._is_unfinished:
+            self._finish()
+        if len(frames) == 1:
+            self._send_one(frames[0], NOBLOCK)
+            return
+        if not _lending.is_set():
+            _prepare_to_lend()
+        ready = [frame if len(frame) <= COPIED_NBYTES_MAX else zmq.Frame(frame, copy=False) for frame in frames]
+        copies = [type(frame) is not zmq.Frame for frame in ready]
+        flags = [_SNDMORE] * (len(ready) - 1) + [NOBLOCK]
+        self._is_unfinished = True
+        try:
+            # One step in C: only a signal handler can come between.
+            _NOWHERE.extend(map(self._send_one, ready, flags, copies))
+        except zmq.Again:  # for the first frame or for none
+            self._is_unfinished = False
+            raise
+        self._is_unfinished = False
+
+    def _finish(self) -> None:
+        """An unfinished message would swallow the next one."""
+        with suppress(zmq.Again):  # it is not in the midst of a message, then
+            self._send_one(b"", NOBLOCK)
+        self._is_unfinished = False
 
 
 _lending: Final = threading.Event()
@@ -130,7 +160,12 @@ os.register_at_fork(after_in_child=_lending.clear)
 
 def _prepare_to_lend() -> None:
     """pyzmq starts a thread for frames that are not copied, and is left broken where that is interrupted. So it is done
-    once, in a thread that no signal handler runs in."""
+    once, in a thread that no signal handler runs in.
+
+    It asks for each frame whether that thread is alive. Up to Python 3.12 a handler that raises while a thread is asked
+    that marks it as ended (bpo-45274); pyzmq would start another, in vain, for every frame. It ends with the process,
+    so the answer is known.
+    """
     threading.Thread(target=_lend_once, name="huterox-lend", daemon=True).start()
     _lending.wait()
 
@@ -139,20 +174,33 @@ def _lend_once() -> None:
     with _preparing:
         if not _lending.is_set():
             zmq.Frame(bytes(COPIED_NBYTES_MAX + 1), copy=False)
+            if (thread := garbage.gc.thread) is not None:
+                thread.is_alive = _yes  # type: ignore[method-assign]
             _lending.set()
+
+
+def _yes() -> bool:
+    return True
 
 
 class Inbox:
     """What has come by a socket and has not been dealt with.
 
-    To receive is one step in C, so that nothing is lost between the socket and here; a message stays until it is
-    dropped, so who is interrupted while dealing with it finds it again.
+    To receive is one step in C, so that nothing is lost between the socket and here, but in the main thread; a message
+    stays until it is dropped, so who is interrupted while dealing with it finds it again.
+
+    Attributes:
+        is_receiving: the main thread receives, or was interrupted while it did.
+        is_doubtful: a message may have been lost since this was last set to False.
     """
 
     def __init__(self, socket: Any) -> None:
         self._receive: Any = socket.recv
+        self._option: Any = socket.get
         self._frames: list[zmq.Frame] = []
         self._first: tuple[zmq.Frame, list[Buffer]] | None = None
+        self.is_receiving = False
+        self.is_doubtful = False
 
     def fill(self, count: int) -> bool:
         """Hot path. Receive up to so many frames. False: the socket has nothing more."""
@@ -161,6 +209,25 @@ class Inbox:
         except zmq.Again:
             return False
         return True
+
+    def fill_in_main(self, count: int) -> bool:
+        """Hot path. The same in the main thread: `mend` is due after an exception."""
+        self.is_receiving = True
+        more = self.fill(count)
+        self.is_receiving = False
+        return more
+
+    def mend(self) -> None:
+        """After an interrupt: drop the message that may lack a frame. May be done twice."""
+        if not self.is_receiving:
+            return
+        self.is_doubtful = True
+        with suppress(zmq.Again):
+            while self._option(_RCVMORE):
+                self._receive(NOBLOCK)
+        while self._frames and self._frames[-1].more:
+            self._frames.pop()
+        self.is_receiving = False
 
     def first(self) -> list[Buffer] | None:
         """Hot path. The first message, the same list each time. None: there is none, or not all of it."""
