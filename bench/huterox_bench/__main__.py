@@ -1,4 +1,4 @@
-"""`python -m huterox_bench limits|lane|routed|cold|scale|device|report`: read the command line, measure, print."""
+"""`python -m huterox_bench SUITE`, or `report`: read the command line, measure, print."""
 
 import argparse
 import shlex
@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="huterox bench",
         description="Throughput and latency beside what nothing can beat, measured in turns on this machine.",
-        epilog=f"suites:\n{listed}\n  {'report':10}all of them but cold, scale and device, written to a folder",
+        epilog=f"suites:\n{listed}\n  {'report':10}all of them but cold, scale, flood and device, written to a folder",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("suite", choices=[*suites, "report"])

@@ -39,6 +39,7 @@ def all_suites() -> dict[str, Suite]:
             "cold", "how containers start: forked from a zygote, and in a fresh interpreter", _cold, _cold_table, False
         ),
         Suite("scale", "how long decisions take on 10, 100 and 1,000 nodes", _scale, _scale_table, False),
+        Suite("flood", "what one tenant's flood does to a polite caller's latency", _flood, _flood_table, False),
         Suite(
             "device", "copies to and from a GPU out of lane memory, beside torch's own", _device, _device_table, False
         ),
@@ -100,6 +101,18 @@ def _scale_table(rows: Sequence[Any]) -> str:
     from huterox_bench.scale.suite import table
 
     return table(rows)
+
+
+def _flood(options: Options, stack: ExitStack, progress: Progress) -> Sequence[Any]:
+    from huterox_bench.flood.suite import measure_flood
+
+    return measure_flood(options, stack, progress)
+
+
+def _flood_table(rows: Sequence[Any]) -> str:
+    from huterox_bench.flood.rows import flood_table
+
+    return flood_table(rows)
 
 
 def _device(options: Options, stack: ExitStack, progress: Progress) -> Sequence[Any]:
