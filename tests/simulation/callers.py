@@ -63,7 +63,9 @@ class Callers:
             world.seen["hit"] += 1
             self.forwarded(call.container.node.identity, call.route, [header, nbytes], 0)
             return
-        world.on(happened.CallMissed(caller, request_id, handle, budget_us, [header, nbytes], len(header) + nbytes))
+        frames, all_nbytes = [header, nbytes], len(header) + nbytes
+        if not world.join(caller, frames, all_nbytes):
+            world.on(happened.CallMissed(caller, request_id, handle, budget_us, frames, all_nbytes))
 
     def _new_key(self) -> Key:
         """A caller, and a request id that none of its open calls has."""

@@ -68,6 +68,10 @@ def _nobody_is_told(real: Any, self: Faults, *args: Any) -> Any:
     return []
 
 
+def _joins_unseen(real: Any, self: Faults, *args: Any) -> Any:
+    return None if real(self, *args) is None else []
+
+
 def _by_request_id(real: Any, self: Calls, kernel: bytes, route: bytes, first: Any) -> Any:
     """An answer's request id alone says whose it is."""
     call = self.get(route[CALLER], int.from_bytes(first[REQUEST_ID], "little"))
@@ -147,6 +151,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "calls that wait are never late": _does_nothing(Faults, "expire", ()),
     "calls that a broken connection lost are waited for": _does_nothing(Nodes, "_end_lost_calls", ()),
     "calls that wait for their turn are forgotten": _does_nothing(Faults, "admit", ()),
+    "who joins those that wait is not told what follows": _around(Faults, "join", _joins_unseen),
     "calls of callers that have left are kept": _does_nothing(Faults, "forget"),
     "calls in flight are never late": _does_nothing(Calls, "expired", ()),
     "a late answer is given to the next call of its request id": _around(Calls, "answered", _by_request_id),

@@ -17,7 +17,7 @@ ENDS = """
     lease.late lease.Unavailable lease.NotFound lease.DeadlineExceeded
 """
 OTHERS = """
-    restart adopted hit reused left stalled turn forwarded returned borrowed
+    restart adopted hit joined reused left stalled turn forwarded returned borrowed
     lane lane.call lane.refused leaves.evict leaves.reclaim leaves.move
     hung succeeded
 """

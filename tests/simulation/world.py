@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from random import Random
+from typing import Any
 
 from tests.simulation.callers import Callers
 from tests.simulation.clock import Clock
@@ -133,6 +134,16 @@ class World:
         if decided is not None:
             decided()
         self.perform(effects)
+
+    def join(self, caller: bytes, frames: list[Any], nbytes: int) -> bool:
+        """Whether a call waits for a busy model now, or has been sent to it."""
+        effects = self.board.join(caller, frames, nbytes, self.now_s)
+        if effects is None:
+            return False
+        self.seen["joined"] += 1
+        self.decisions.event_ended()
+        self.perform(effects)
+        return True
 
     def perform(self, effects: list[asked.Effect]) -> None:
         for effect in effects:

@@ -12,7 +12,8 @@ from huterox_connector.core.accesses import Accesses
 from huterox_connector.core.config import CoreConfig
 from huterox_connector.core.ids import RouteSource
 from huterox_connector.core.records import Container, Node, Service
-from huterox_wire.header import HEADER, HEADER_NBYTES, MAGIC, VERSION
+from huterox_wire.errors import HuteroxError
+from huterox_wire.header import HEADER, HEADER_NBYTES, MAGIC, VERSION, unpack_header
 from huterox_wire.kinds import FLAGS_KNOWN, Kind
 from huterox_wire.limits import BUDGET_US_MAX, META_NBYTES_MAX, TENSORS_MAX
 from huterox_wire.route import CALLER, NUMBER
@@ -21,6 +22,8 @@ _CALL: Final = int(Kind.CALL)
 _PART: Final = int(Kind.PART)
 _REPLY: Final = int(Kind.REPLY)
 _ERROR: Final = int(Kind.ERROR)
+_START: Final = struct.Struct("<HBB")
+_START_OF_CALL: Final = (MAGIC, VERSION, _CALL)
 _ANSWER: Final = struct.Struct("<3xB4xQ8xQ")  # of a header: kind, request id, microseconds that the worker was busy
 
 SHARED_S: Final = 1.0
@@ -155,6 +158,17 @@ class Calls:
         group.calls += 1
         node.replacer.record_access(container.id)
         return call
+
+    def addressed(self, first: Any) -> tuple[Service, int, int] | None:
+        """The service that a CALL is for, its request id and its budget. None: it is none, or is not sound."""
+        if len(first) < HEADER_NBYTES or _START.unpack_from(first) != _START_OF_CALL:
+            return None
+        try:
+            header = unpack_header(first)
+        except HuteroxError:
+            return None
+        service = self._services.get(header.handle)
+        return None if service is None else (service, header.request_id, header.budget_us)
 
     def has_room(self, container: Container, now_s: float) -> bool:
         """Whether it takes another call now: fewer where others want to call on that node, too."""

@@ -8,7 +8,7 @@ which are forwarded in fair turns; the load failed and all get its error; or one
 import heapq
 from collections import Counter
 from collections.abc import Callable, Set
-from typing import Final
+from typing import Any, Final
 
 from huterox_connector.core.calls import CallKey, Calls, shortest_queue
 from huterox_connector.core.config import CoreConfig
@@ -46,38 +46,71 @@ class Faults:
         Raises:
             Busy: this call has no place in the line, or all lines together are full.
         """
-        group = service.group
-        config = self._config
-        if self._nbytes + self._nbytes_of[event.caller] + event.nbytes > config.waiting_nbytes_max:
-            raise self._busy(
-                f"calls that wait hold {self._nbytes} bytes, {self._nbytes_of[event.caller]} of them yours"
-            )
-        if not self._calls.room_for(event.caller, len(self._waiting), event.nbytes):
-            raise self._busy("too many calls are in flight")
+        if why := self._no_room(service, event.caller, event.nbytes):
+            raise self._busy(why)
+        budget_s = event.budget_us * 1e-6 or self._config.call_timeout_s
+        waiting = WaitingCall(
+            event.caller, event.request_id, service, now_s + budget_s, now_s, event.frames, event.nbytes
+        )
+        loser = self._who_must_go(waiting)
+        if loser is waiting:
+            raise self._is_full(service.group)
+        return self._enter(waiting, loser)
+
+    def join(self, caller: bytes, frames: list[Any], nbytes: int, now_s: float) -> list[Effect] | None:
+        """Hot path while callers take turns. `wait`, and `admit`, for a call to a model that is resident.
+
+        None: it is no such call, or has no place; nothing was changed.
+        """
+        addressed = self._calls.addressed(frames[0])
+        if addressed is None:
+            return None
+        service, request_id, budget_us = addressed
+        key = (caller, request_id)
+        if not service.group.ready or key in self._calls or key in self._waiting:
+            return None
+        if self._no_room(service, caller, nbytes):
+            return None
+        budget_s = budget_us * 1e-6 or self._config.call_timeout_s
+        waiting = WaitingCall(caller, request_id, service, now_s + budget_s, now_s, frames, nbytes)
+        loser = self._who_must_go(waiting)
+        if loser is waiting:
+            return None
+        return self._enter(waiting, loser) + self.admit(service.group, now_s)
+
+    def _no_room(self, service: Service, caller: bytes, nbytes: int) -> str:
+        """Why this caller's call cannot wait, whatever its line; empty where it can."""
+        if self._nbytes + self._nbytes_of[caller] + nbytes > self._config.waiting_nbytes_max:
+            return f"calls that wait hold {self._nbytes} bytes, {self._nbytes_of[caller]} of them yours"
+        if not self._calls.room_for(caller, len(self._waiting), nbytes):
+            return "too many calls are in flight"
         if service.in_flight_max and service.in_flight >= service.in_flight_max:
-            raise self._busy(f"{service.in_flight} calls of {service.title} are in flight, which is its quota")
-        deadline_s = now_s + (event.budget_us * 1e-6 if event.budget_us else config.call_timeout_s)
-        waiting = WaitingCall(event.caller, event.request_id, service, deadline_s, now_s, event.frames, event.nbytes)
-        effects = self._make_place(group, waiting)
+            return f"{service.in_flight} calls of {service.title} are in flight, which is its quota"
+        return ""
+
+    def _who_must_go(self, newcomer: WaitingCall) -> WaitingCall | None:
+        """Who has no place any more when this one comes; may be itself."""
+        waiting = newcomer.service.group.waiting
+        return waiting.who_must_go(newcomer) if len(waiting) >= self._config.waiting_per_group_max else None
+
+    def _enter(self, waiting: WaitingCall, loser: WaitingCall | None) -> list[Effect]:
+        """The last of its caller's in its group's line, where `loser` makes place."""
+        service, caller, key = waiting.service, waiting.caller, (waiting.caller, waiting.request_id)
+        group = service.group
+        pushed_out = self._fail_one(loser, self._is_full(group)) if loser is not None else []
         group.waiting.append(waiting)
-        self._waiting[event.caller, event.request_id] = waiting
-        heapq.heappush(self._due, (deadline_s, (event.caller, event.request_id)))
+        self._waiting[key] = waiting
+        heapq.heappush(self._due, (waiting.deadline_s, key))
         self._lines[group.key] = group
-        self._nbytes += event.nbytes
-        self._nbytes_of[event.caller] += event.nbytes
+        self._nbytes += waiting.nbytes
+        self._nbytes_of[caller] += waiting.nbytes
         service.in_flight += 1
         service.faults += not group.ready
         group.calls += 1
-        return effects
+        return pushed_out
 
-    def _make_place(self, group: Group, newcomer: WaitingCall) -> list[Effect]:
-        if len(group.waiting) < self._config.waiting_per_group_max:
-            return []
-        error = self._busy(f"{len(group.waiting)} calls already wait for model {group.model.name!r}")
-        loser = group.waiting.who_must_go(newcomer)
-        if loser is newcomer:
-            raise error
-        return self._fail_one(loser, error)
+    def _is_full(self, group: Group) -> Busy:
+        return self._busy(f"{len(group.waiting)} calls already wait for model {group.model.name!r}")
 
     def _fail_one(self, waiting: WaitingCall, error: HuteroxError) -> list[Effect]:
         waiting.service.group.waiting.remove(waiting)

@@ -1,7 +1,8 @@
 """The switchboard's core: events in, effects out. It owns everything that is decided; see the modules it is made of.
 
     registry   the records                     books      what they hold of their nodes
-    calls      what is in flight               faults     what waits for a load
+    calls      what is in flight               faults     what waits for a load, or for its turn
+    line       who of those is next            term       epochs, and stores that were lost
     residency  who loads, and for whose room   loading, leaving  how that is carried out
     replicas   how many of one                 reclaim    who leaves unasked
     refusals   who waits for room in vain      lending    dedicated containers, lent
@@ -11,7 +12,8 @@
     leases     who asks for a lane             questions  what kernels were asked for callers
     usage      calls that pass by lanes        measured   what is written behind
 
-The way of a hit does not come through `on`: the shell asks `calls.hit` and `calls.answered` directly.
+The way of a hit does not come through `on`: the shell asks `calls.hit` and `calls.answered` directly, and whether a
+call that is no hit may `join` those that wait for a busy model.
 """
 
 from collections.abc import Callable, Mapping
@@ -234,6 +236,13 @@ class Switchboard:
     def is_waiting(self) -> bool:
         """Does anybody wait for something that a `Ticked` may have to end or to begin? Then ticks are due often."""
         return bool(len(self.calls) or len(self._faults) or len(self._questions) or self._accesses.is_sweeping())
+
+    def join(self, caller: bytes, frames: list[Any], nbytes: int, now_s: float) -> list[Effect] | None:
+        """Hot path while callers take turns. A call to a model that is busy waits for its turn.
+
+        None: it is no such call, or has no place: tell of it by an event.
+        """
+        return None if self.stopping else self._faults.join(caller, frames, nbytes, now_s)
 
     # Calls off the hot path.
 

@@ -43,17 +43,23 @@ def event_of_caller(message: Inbound) -> events.Event | None:
         case Kind.CALL:
             nbytes = sum(len(frame) for frame in message.frames)
             frames = list(message.frames)
-            return events.CallMissed(peer, header.request_id, header.handle, header.budget_us, frames, nbytes)
+            return events.CallMissed(peer, header.request_id, header.handle, _left_us(message), frames, nbytes)
         case Kind.CANCEL:
             return events.CallCancelled(peer, header.request_id)
         case Kind.OPEN:
             return events.OpenRequested(peer, header.request_id, message.meta)
         case Kind.LEASE:
-            return events.LeaseRequested(peer, header.request_id, header.handle, header.budget_us, message.meta)
+            return events.LeaseRequested(peer, header.request_id, header.handle, _left_us(message), message.meta)
         case Kind.ADMIN:
             return events.AdminRequested(peer, header.request_id, message.meta)
         case _:
             return None
+
+
+def _left_us(message: Inbound) -> int:
+    """Of the time that the sender gives: it counts from when the message came."""
+    budget_us = message.header.budget_us
+    return max(1, budget_us - int(message.waited_s * 1e6)) if budget_us else 0
 
 
 def event_of_kernel(message: Inbound) -> events.Event | None:

@@ -11,15 +11,16 @@ from huterox_wire.header import Header
 class Inbound:
     """A message on its way in. `frames` are zmq frames or bytes: anything with the buffer protocol.
 
-    `header` and `meta` are filled in by the decoding handler.
+    `header` and `meta` are filled in by the decoding handler. `waited_s` is how long it stood in its peer's line.
     """
 
-    __slots__ = ("frames", "header", "meta", "now_s", "peer")
+    __slots__ = ("frames", "header", "meta", "now_s", "peer", "waited_s")
 
     def __init__(self, peer: bytes, frames: Sequence[Any], now_s: float) -> None:
         self.peer = peer
         self.frames = frames
         self.now_s = now_s
+        self.waited_s = 0.0
         self.header: Header
         self.meta: Any = None
 

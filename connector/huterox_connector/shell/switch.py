@@ -25,6 +25,7 @@ from huterox_connector.core.switchboard import Switchboard, not_read
 from huterox_connector.handlers.decode import CALLER_METAS, KERNEL_METAS, Decode
 from huterox_connector.handlers.dispatch import Dispatch, event_of_caller, event_of_kernel
 from huterox_connector.handlers.limit import Limit
+from huterox_connector.handlers.pace import Pace
 from huterox_connector.handlers.pipeline import Pipeline
 from huterox_connector.handlers.turns import Turns
 from huterox_connector.shell.deliveries import GONE, Deliveries
@@ -98,6 +99,8 @@ class Switch:
             [Decode(KERNEL_METAS), Dispatch(board, "kernel", event_of_kernel)], _Outlet(self, self.refuse_kernel)
         )
         self._turns = Turns(_IN_LINE_MAX, config.core.waiting_nbytes_max)
+        self._behind = self._turns.behind
+        self._pace = Pace()
         self._loop: asyncio.AbstractEventLoop
         self._writer: Writer
         self._deliveries = Deliveries(self._front, config.caller_nbytes_max, config.callers_nbytes_max)
@@ -165,9 +168,8 @@ class Switch:
                 front_count = self._drain_front()
                 # What came from kernels was sent to callers, which may have swallowed the front's edge.
                 back_count = self._drain_back()
-                if self._turns:
-                    self._work_off()
-                elif not back_count and front_count < batch_max:
+                done = not self._turns or self._work_off()
+                if done and not back_count and front_count < batch_max:
                     if self._ticker.rests:
                         self._ticker.stir()
                     return
@@ -178,13 +180,23 @@ class Switch:
             raise
         self._pump_soon()
 
-    def _work_off(self) -> None:
-        """What is no hit, in turns between callers, for as long as hits may wait for it."""
-        until_s = time.monotonic() + _WORK_S
-        while self._turns:
-            self._from_callers.take(self._turns.next())
-            if time.monotonic() >= until_s:
-                return
+    def _work_off(self) -> bool:
+        """What is no hit, in turns between callers, for as long as hits may wait for it. True: no more is due now."""
+        turns, pace = self._turns, self._pace
+        begun_s = now_s = time.monotonic()
+        while turns and (turns.has_fresh or not pace.rests):
+            if now_s - begun_s >= _WORK_S:
+                return False
+            is_fresh, before_s = turns.has_fresh, now_s
+            self._from_callers.take(turns.next(now_s))
+            now_s = time.monotonic()
+            if not is_fresh and (rest_s := pace.worked(now_s - before_s, now_s)):
+                self._loop.call_later(rest_s, self._end_rest)
+        return True
+
+    def _end_rest(self) -> None:
+        self._pace.rested()
+        self._pump_soon()
 
     def _pump_soon(self) -> None:
         if not self._pump_due:
@@ -217,12 +229,18 @@ class Switch:
     def _on_caller(self, caller: bytes, first: zmq.Frame, more: Sequence[zmq.Frame]) -> None:
         """Hot path. A message from a caller: to the container if it is a hit, else through the pipeline."""
         now_s = time.monotonic()
+        if self._behind and caller not in self._behind:
+            self._pace.others_s = now_s
         nbytes = len(first)
         if more:
             nbytes += sum(map(len, more))
         call = self._calls.hit(caller, first, nbytes, now_s)
         if call is None:
-            if not self._turns.put(caller, [first, *more], now_s):
+            frames = [first, *more]
+            effects = self._board.join(caller, frames, nbytes, now_s)
+            if effects is not None:
+                self.perform(effects)
+            elif not self._turns.put(caller, frames, now_s):
                 self.refuse_caller(caller, request_id_of(first), _too_fast())
             return
         try:

@@ -6,6 +6,7 @@ import pytest
 from tests.connector.harness import Harness
 
 from huterox_connector.core import effects as asked
+from huterox_connector.core import events as happened
 from huterox_connector.handlers.decode import CALLER_METAS, KERNEL_METAS, Decode
 from huterox_connector.handlers.dispatch import Dispatch, event_of_caller, event_of_kernel
 from huterox_connector.handlers.limit import Limit
@@ -146,6 +147,22 @@ def test_kernel_may_not_send_what_is_not_a_kernels(outlet: Outlet, kind: Kind) -
     pipeline = Pipeline([Decode(KERNEL_METAS), Dispatch(Harness().board, "kernel", event_of_kernel)], outlet)
     pipeline.inbound(PEER, encode(kind, 9, 0, 0, b"\x80"), 0.0)
     assert outlet.refused[0][2].code == "InvalidInput"
+
+
+@pytest.mark.parametrize(
+    ("budget_us", "waited_s", "left_us"), [(900_000, 0.25, 650_000), (900_000, 7.0, 1), (0, 7.0, 0)]
+)
+def test_time_in_line_is_taken_from_what_the_sender_gives(
+    keep: Keep, budget_us: int, waited_s: float, left_us: int
+) -> None:
+    pipeline = Pipeline([Decode(CALLER_METAS), keep], Outlet())
+    pipeline.inbound(PEER, encode(Kind.CALL, 7, 99, budget_us, b"\x80"), 0.0)
+    pipeline.inbound(PEER, encode(Kind.LEASE, 8, 99, budget_us, encode_meta(LeaseMeta("h"))), 0.0)
+    for message in keep.kept:
+        message.waited_s = waited_s
+        event = event_of_caller(message)
+        assert isinstance(event, happened.CallMissed | happened.LeaseRequested)
+        assert event.budget_us == left_us
 
 
 def test_callers_messages_reach_the_core(outlet: Outlet) -> None:
