@@ -4,6 +4,7 @@ import abc
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from contextlib import suppress
 from functools import wraps
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 Result = dict[str, Any]
 _LOG: Final = logging.getLogger(__name__)
+_OVER: Final = (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
 
 F = TypeVar("F", bound="Future[Any]")
 P = ParamSpec("P")
@@ -45,14 +47,23 @@ class CallFuture(Future[Result]):
         """Somebody waits for several futures: `concurrent.futures.wait` must hear of each once."""
         return bool(self.__dict__.get("_waiters"))
 
-    result = _letting_go(Future.result)
+    _result_later = _letting_go(Future.result)
     exception = _letting_go(Future.exception)
-    done = _letting_go(Future.done)
     running = _letting_go(Future.running)
     cancel = _letting_go(Future.cancel)
     cancelled = _letting_go(Future.cancelled)
     add_done_callback = _letting_go(Future.add_done_callback)
     set_running_or_notify_cancel = _letting_go(Future.set_running_or_notify_cancel)
+
+    def done(self) -> bool:
+        """Hot path. The state is written last, so it needs no lock."""
+        return self._state in _OVER
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Hot path."""
+        if self._state == FINISHED and self._exception is None:
+            return self._result  # type: ignore[return-value]
+        return self._result_later(timeout)
 
     @_letting_go
     def _end_with(self, result: Result | None, error: BaseException | None) -> None:
