@@ -1,5 +1,6 @@
 """Property tests draw the same in every run, however slow the machine is; no module leaves a process behind."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ settings.register_profile(
     "huterox", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("huterox")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # shells have it ignored by what they start in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # children would inherit that, and not end by Ctrl-C
 
 TESTS = Path(__file__).parent
 FOLDERS_ALONE = [TESTS / "fault", TESTS / "system"]

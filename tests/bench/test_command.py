@@ -107,7 +107,9 @@ def wait_for_helpers(process: "subprocess.Popen[bytes]", count: int) -> list[psu
     ids=["ctrl-c", "term", "kill"],
 )
 def test_no_helper_is_left_when_the_bench_is_ended(signal_number: signal.Signals, status: int) -> None:
-    with subprocess.Popen([*COMMAND, "limits", "--seconds", "600"], stderr=subprocess.PIPE) as process:
+    command = [*COMMAND, "limits", "--seconds", "600"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process, ExitStack() as stack:
+        stack.callback(process.kill)  # else a failure would wait for its end, in vain
         helpers = wait_for_helpers(process, 3)
         os.kill(process.pid, signal_number)
         assert process.wait(WAIT_S) == status
@@ -169,7 +171,8 @@ def test_no_node_is_left_when_the_bench_is_ended(
     suite: str, helper_count: int, signal_number: signal.Signals, status: int, folder: Path
 ) -> None:
     environment = {**os.environ, "TMPDIR": str(folder)}
-    with subprocess.Popen([*COMMAND, suite, "--seconds", "600"], env=environment) as process:
+    with subprocess.Popen([*COMMAND, suite, "--seconds", "600"], env=environment) as process, ExitStack() as stack:
+        stack.callback(process.kill)
         helpers = wait_for_helpers(process, helper_count)
         os.kill(process.pid, signal_number)
         assert process.wait(WAIT_S) == status
