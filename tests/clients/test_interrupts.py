@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.clients.containers import WAIT_S, ContainerDouble
-from tests.clients.interrupts import Strike, sweep
+from tests.clients.interrupts import Strike, Struck, sweep
 from tests.clients.lanes import descriptor_count, eventually
 
 import huterox
@@ -289,9 +289,34 @@ def test_a_client_interrupted_while_it_opens_or_closes_leaves_nothing(
     _sweep_opening(double, containers, lanes, step=97)
 
 
+@pytest.mark.parametrize("is_started", [False, True])
+@pytest.mark.parametrize("lanes", [False, True])
+def test_a_client_can_be_closed_whose_thread_was_interrupted_while_it_was_started(
+    double: Any, containers: list[ContainerDouble], monkeypatch: pytest.MonkeyPatch, lanes: bool, is_started: bool
+) -> None:
+    start = threading.Thread.start
+
+    def strike(thread: threading.Thread) -> None:
+        if is_started:
+            start(thread)
+        raise Struck
+
+    client = huterox.connect(double.endpoint, timeout=WAIT_S, lanes=lanes)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", strike)
+        with pytest.raises(Struck):
+            client.service("echo").submit(x=1)
+        with suppress(Struck):
+            client.close()
+    client.close()
+    _open_and_close(double, lanes)
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # whose making was interrupted: its end closes it
+@pytest.mark.filterwarnings(
+    "ignore:unclosed <socket:ResourceWarning"
+)  # whose making was interrupted: its end closes it
 @pytest.mark.parametrize("lanes", [False, True])
 def test_a_client_interrupted_at_any_line_of_opening_or_closing_leaves_nothing(
     double: Any, containers: list[ContainerDouble], lanes: bool

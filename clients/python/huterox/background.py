@@ -13,6 +13,12 @@ _TICK_S: Final = 0.002
 _JOIN_S: Final = 2.0
 
 
+def wait_for(thread: threading.Thread) -> None:
+    """Wait a while for the end of a thread, unless it is this one, or whoever began to start it was interrupted."""
+    with suppress(RuntimeError):
+        thread.join(_JOIN_S)
+
+
 class Errand:
     """What the background thread leads for, in the place of a call: it never ends."""
 
@@ -77,8 +83,8 @@ class Background:
         self.is_stopped = True
         if (channel := self._channel()) is not None:
             channel.wake_background()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(_JOIN_S)
+        if self._thread is not None:
+            wait_for(self._thread)
 
     def _on_gone(self, _: object) -> None:
         self.is_stopped = True

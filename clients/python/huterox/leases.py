@@ -23,6 +23,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
+from huterox.background import wait_for
 from huterox.connection import Connection
 from huterox.core import Limits
 from huterox.lease import LEASE_S, OPENING_WAIT_S, LaneOptions, Seeking, decode_lease_answer, encode_lease, is_local
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from huterox.lane import LaneConnection
 
 _LEASE: Final = int(Kind.LEASE)
-_JOIN_S: Final = 2.0
 _LOG: Final = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -351,8 +351,7 @@ class Leases:
     def join(self) -> None:
         """After `close`, and after the connection's: wait for the thread, then let go of the last descriptor."""
         for thread in list(self._threads):
-            if thread is not threading.current_thread():
-                thread.join(_JOIN_S)
+            wait_for(thread)
         with self._lock:
             if not self._threads:
                 self._close_wake_fd()
