@@ -62,6 +62,7 @@ class Callers:
             assert call.container.state is State.READY
             world.seen["hit"] += 1
             self.forwarded(call.container.node.identity, call.route, [header, nbytes], 0)
+            world.tell_failures()
             return
         frames, all_nbytes = [header, nbytes], len(header) + nbytes
         if not world.join(caller, frames, all_nbytes):
@@ -137,7 +138,7 @@ class Callers:
         kernel = world.kernels.all.get(identity)
         if kernel is None or not kernel.alive:
             gone = world.random.random() < 0.8
-            world.on(happened.CallUndeliverable(caller, request_id, frames, len(header) + frames[1], gone))
+            world.not_sent(happened.Undelivered(caller, request_id, frames, len(header) + frames[1]), gone)
             world.after(0.0, lambda: world.on(happened.KernelUnreachable(identity)))
         elif kernel.reachable:
             self._arrived(kernel, container_id, (route, request_id), frames)

@@ -6,12 +6,14 @@ own guards.
 """
 
 import copy
+import itertools
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.simulation.records import SimKernel
 
+from huterox_connector.core.calls import Call
 from huterox_connector.core.lifecycle import State
 from huterox_connector.core.placement import Place, charges_on
 from huterox_connector.core.records import Container, Group, Node
@@ -193,6 +195,12 @@ class Decisions:
         table = self._world.board.calls._table.values()
         return sum(call.container is container for call in table) + container.lane_calls
 
+    def _calls_before(self, call: Call) -> int:
+        """What its container had when it was given to it: the table is in that order."""
+        table = self._world.board.calls._table.values()
+        earlier = itertools.takewhile(lambda other: other is not call, table)
+        return sum(other.container is call.container for other in earlier) + call.container.lane_calls
+
     # Calls on their way.
 
     def forwarded(self, key: tuple[bytes, int]) -> None:
@@ -208,9 +216,10 @@ class Decisions:
         assert owner.lend and container.model is service.model, (
             f"{service.title} borrows what {owner.title} has not lent"
         )
-        assert self.calls_now(container) == 1, f"{container.title} is lent while it is in use"
-        idle_s = self._world.now_s - owner.last_hit_s
-        assert idle_s >= self._world.config.lend_idle_s, f"{owner.title} is not idle, and lends"
+        assert self._calls_before(call) == 0, f"{container.title} is lent while it is in use"
+        if self.calls_now(container) == 1:  # else a call of its owner's has followed in the same event
+            idle_s = self._world.now_s - owner.last_hit_s
+            assert idle_s >= self._world.config.lend_idle_s, f"{owner.title} is not idle, and lends"
         self._world.seen["borrowed"] += 1
 
     def created(self, kernel: SimKernel, meta: CreateMeta) -> None:

@@ -62,6 +62,7 @@ class World:
         self._request_ids = count(1)
         self._unchecked = 0
         self._decided = False
+        self._not_sent: dict[bool, list[happened.Undelivered]] = {True: [], False: []}  # by whether the kernel has gone
         self.board: Switchboard
         self.term: Term
         self.disk = Disk(self)
@@ -168,6 +169,18 @@ class World:
                     self.seen[effect.kind] += 1
                 case asked.AskKernel():
                     self.lanes.ask_arrived(effect)
+        self.tell_failures()
+
+    def not_sent(self, call: happened.Undelivered, kernel_gone: bool) -> None:
+        """A call has not left; `tell_failures` follows when all that was asked for beside it is done."""
+        self._not_sent[kernel_gone].append(call)
+
+    def tell_failures(self) -> None:
+        not_sent, self._not_sent = self._not_sent, {True: [], False: []}
+        for kernel_gone, calls in not_sent.items():
+            if calls:
+                self.seen["not sent together"] += len(calls) > 1
+                self.on(happened.CallsUndeliverable(tuple(calls), kernel_gone))
 
     def _refused(self, effect: asked.Refuse) -> None:
         key, code = (effect.caller, effect.request_id), effect.error.code

@@ -1,7 +1,7 @@
 """Everything that can happen to the switchboard. The time is not in them: it is given beside."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from huterox_wire.leases import LeaseMeta
 from huterox_wire.meta import AdminMeta, OpenMeta
@@ -41,14 +41,23 @@ class CallerStalled:
     request_id: int
 
 
-@dataclass(slots=True, frozen=True)
-class CallUndeliverable:
-    """A call could not be sent to its kernel: that one has gone, or takes nothing more."""
+class Undelivered(NamedTuple):
+    """A call that could not be sent to its kernel."""
 
     caller: bytes
     request_id: int
     frames: list[Any]
     nbytes: int
+
+
+@dataclass(slots=True, frozen=True)
+class CallsUndeliverable:
+    """Calls could not be sent to their kernels: those have gone, or take nothing more.
+
+    All that one event has sent in vain come together: what is lost with a kernel must not be taken for what never left.
+    """
+
+    calls: tuple[Undelivered, ...]
     kernel_gone: bool
 
 
@@ -153,7 +162,7 @@ Event = (
     | CallCancelled
     | CallersGone
     | CallerStalled
-    | CallUndeliverable
+    | CallsUndeliverable
     | CallReturned
     | OpenRequested
     | LeaseRequested

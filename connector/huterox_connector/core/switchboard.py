@@ -192,7 +192,7 @@ class Switchboard:
                 return self._on_callers_gone(event, now_s)
             case happened.CallerStalled():
                 return self._on_stalled(event, now_s)
-            case happened.CallUndeliverable():
+            case happened.CallsUndeliverable():
                 return self._on_undeliverable(event, now_s)
             case happened.CallReturned():
                 return self._on_returned(event, now_s)
@@ -304,20 +304,31 @@ class Switchboard:
         """The callers of calls sent before the one numbered `before`, of calls that wait, and of questions."""
         return self.calls.callers(before) | self._faults.callers() | self._questions.callers()
 
-    def _on_undeliverable(self, event: happened.CallUndeliverable, now_s: float) -> list[Effect]:
-        """Nothing of the call has left. Where its kernel has gone, it waits for another container."""
-        call = self.calls.get(event.caller, event.request_id)
-        if call is None:
-            return []
-        node = call.container.node
-        if event.kernel_gone:
-            self.calls.take_back(call)
-            known = self.registry.nodes.get(node.identity) is node
-            effects = self._nodes.lose(node, "its connection was closed", now_s) if known else []
-            return effects + self._wait_again(call, event.frames, event.nbytes, now_s)
+    def _on_undeliverable(self, event: happened.CallsUndeliverable, now_s: float) -> list[Effect]:
+        """Nothing of these calls has left. Where their kernel has gone, they wait for another container."""
+        found = [(self.calls.get(sent.caller, sent.request_id), sent) for sent in event.calls]
+        undelivered = [(call, sent) for call, sent in found if call is not None]
+        effects: list[Effect] = []
+        for call, _ in undelivered:
+            if event.kernel_gone:
+                self.calls.take_back(call)
+            else:
+                effects.append(self._turn_away(call))
+        if not event.kernel_gone:
+            return effects
+        for node in {call.container.node.identity: call.container.node for call, _ in undelivered}.values():
+            if self.registry.nodes.get(node.identity) is node:
+                effects += self._nodes.lose(node, "its connection was closed", now_s)
+        for call, sent in undelivered:
+            effects += self._wait_again(call, sent.frames, sent.nbytes, now_s)
+        return effects
+
+    def _turn_away(self, call: Call) -> Refuse:
+        """Its kernel takes nothing more."""
         self.calls.drop(call)
-        error = WorkerLost(f"node {node.name!r} takes no more calls", executed="no", container=call.container.title)
-        return [Refuse(event.caller, event.request_id, error)]
+        name, title = call.container.node.name, call.container.title
+        error = WorkerLost(f"node {name!r} takes no more calls", executed="no", container=title)
+        return Refuse(call.caller, call.request_id, error)
 
     def _on_returned(self, event: happened.CallReturned, now_s: float) -> list[Effect]:
         """Nothing of the call has run: it waits for another container, with the time that it has left."""

@@ -113,6 +113,10 @@ class Switch:
         self._paths: list[BoundPath | StorePaths] = []
         self._look_s = 0.0  # when to look at them next
         self._pump_due = False
+        # What could not be sent, until it is told.
+        self._undelivered: list[happened.Undelivered] = []  # their kernels have gone
+        self._turned_away: list[happened.Undelivered] = []  # their kernels take nothing more
+        self._unreachable: list[bytes] = []  # kernels
         self._batch_max = config.batch_max
 
     def start(self, loop: asyncio.AbstractEventLoop, writer: Writer) -> None:
@@ -254,6 +258,7 @@ class Switch:
                 send(first, LAST, False)
         except zmq.ZMQError as exc:
             self._on_undelivered(exc, call.container.node.identity, caller, [first, *more])
+            self._tell_failures()
 
     # From kernels.
 
@@ -342,15 +347,27 @@ class Switch:
             self.on(happened.ContainerDrained(call.container.id))
 
     def _on_undelivered(self, exc: zmq.ZMQError, kernel: bytes, caller: bytes, frames: list[Any]) -> None:
-        """The identity was refused, so nothing of the message has gone."""
+        """The identity was refused, so nothing of the message has gone. `_tell_failures` must follow."""
         request_id = _REQUEST_ID.unpack_from(frames[0])[0]
-        gone = exc.errno == errno.EHOSTUNREACH
-        self.on(happened.CallUndeliverable(caller, request_id, frames, sum(map(len, frames)), gone))
+        undelivered = happened.Undelivered(caller, request_id, frames, sum(map(len, frames)))
+        (self._undelivered if exc.errno == errno.EHOSTUNREACH else self._turned_away).append(undelivered)
         self._on_kernel_send_failed(exc, kernel)
+
+    def _tell_failures(self) -> None:
+        """Of calls first: a kernel that is lost takes all that it was sent with it."""
+        undelivered, self._undelivered = self._undelivered, []
+        turned_away, self._turned_away = self._turned_away, []
+        unreachable, self._unreachable = self._unreachable, []
+        if undelivered:
+            self.on(happened.CallsUndeliverable(tuple(undelivered), kernel_gone=True))
+        if turned_away:
+            self.on(happened.CallsUndeliverable(tuple(turned_away), kernel_gone=False))
+        for kernel in unreachable:
+            self.on(happened.KernelUnreachable(kernel))
 
     def _on_kernel_send_failed(self, exc: zmq.ZMQError, kernel: bytes) -> None:
         if exc.errno == errno.EHOSTUNREACH:
-            self.on(happened.KernelUnreachable(kernel))
+            self._unreachable.append(kernel)
         else:
             _log.warning("a message to kernel %r was dropped: %s", kernel, exc)
 
@@ -363,10 +380,13 @@ class Switch:
             self._ticker.stir()
 
     def perform(self, effects: list[asked.Effect]) -> None:
+        """All of them, and then what has come of it: what one event asks for is done before the next one is told."""
         for effect in effects:
             self._perform_one(effect)
         if effects:
             self._pump_soon()  # a send may have swallowed the edge of what arrived meanwhile
+        if self._unreachable or self._turned_away:
+            self._tell_failures()
 
     def _perform_one(self, effect: asked.Effect) -> None:
         match effect:
@@ -437,6 +457,7 @@ class Switch:
     def refuse_kernel(self, kernel: bytes, request_id: int, error: HuteroxError) -> None:
         _log.warning("a message of peer %r on the kernels' socket was refused: %s", kernel, error)
         self._send_back(kernel, b"", encode(Kind.ERROR, request_id, 0, 0, error_meta(error)))
+        self._tell_failures()
 
     def _send_front(self, caller: bytes, frames: Sequence[Any]) -> None:
         if self._deliveries.send(caller, frames) == GONE:

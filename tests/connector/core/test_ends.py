@@ -19,6 +19,10 @@ from huterox_wire.ids import text_of
 from huterox_wire.kinds import Flag, Kind
 
 
+def undeliverable(*calls: tuple[bytes, int, list[bytes], int], kernel_gone: bool) -> happened.CallsUndeliverable:
+    return happened.CallsUndeliverable(tuple(happened.Undelivered(*call) for call in calls), kernel_gone)
+
+
 def test_waiting_call_ends_at_its_deadline(harness: Harness) -> None:
     harness.node()
     harness.service("bert")
@@ -154,7 +158,7 @@ def test_call_that_cannot_be_sent_waits_for_another_container_when_its_kernel_ha
     other = harness.node("n2", slots=2)
     harness.hit("bert", 2, now_s=1.0)
     harness.hit("bert", 3, now_s=1.0)
-    effects = harness.on(happened.CallUndeliverable(CALLER, 3, [b"frame3"], 6, kernel_gone=True), 1.0)
+    effects = harness.on(undeliverable((CALLER, 3, [b"frame3"], 6), kernel_gone=True), 1.0)
     assert [(r.request_id, r.error.details["executed"]) for r in refused(effects)] == [(2, "maybe")]
     (create,) = created(effects)
     assert create.container != old
@@ -163,12 +167,27 @@ def test_call_that_cannot_be_sent_waits_for_another_container_when_its_kernel_ha
     assert harness.on(happened.KernelUnreachable(node), 3.0) == []
 
 
+def test_calls_that_one_event_has_sent_in_vain_all_wait_for_another_container(harness: Harness) -> None:
+    node = harness.node("n1", slots=4)
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    other = harness.node("n2", slots=2)
+    harness.hit("bert", 2, now_s=1.0)
+    harness.hit("bert", 3, now_s=1.0)
+    both = [(CALLER, 2, [b"frame2"], 6), (CALLER, 3, [b"frame3"], 6)]
+    effects = harness.on(undeliverable(*both, kernel_gone=True), 1.0)
+    assert refused(effects) == []
+    (create,) = created(effects)
+    sent = forwarded(harness.ready(other, create.container, now_s=3.0))
+    assert [forward.frames for forward in sent] == [[b"frame2"], [b"frame3"]]
+
+
 def test_call_that_a_kernel_has_no_room_for_ends_unexecuted(harness: Harness) -> None:
     node = harness.node()
     harness.service("bert")
     harness.load(node, "bert", 1)
     harness.hit("bert", 2)
-    (refusal,) = refused(harness.on(happened.CallUndeliverable(CALLER, 2, [b"frame2"], 6, kernel_gone=False)))
+    (refusal,) = refused(harness.on(undeliverable((CALLER, 2, [b"frame2"], 6), kernel_gone=False)))
     assert (refusal.error.code, refusal.error.details["executed"]) == ("WorkerLost", "no")
     assert harness.hit("bert", 3) is not None
 
