@@ -128,6 +128,7 @@ class Daemon:
         self._tick_timer: TimerHandle | None = None
         self._exit = loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._telling_base: asyncio.Task[None] | None = None  # the newest; it may have ended
 
     def _make_lanes(self) -> Lanes:
         config = self._config
@@ -164,7 +165,7 @@ class Daemon:
             self._supervisor.is_loading,
             self._supervisor.is_changing,
             lambda: capacity.host_bytes - self._base_bytes() - self._supervisor.charged_bytes(),
-            lambda: self._spawn(self._tell_base()),
+            self._on_zygotes_changed,
         )
 
     async def run(self) -> None:
@@ -316,6 +317,8 @@ class Daemon:
 
     async def _measure_ready(self, container: int, identity: Identity | None, timings_s: dict[str, float]) -> None:
         begun_s = time.monotonic()
+        if self._telling_base is not None:  # whoever gives out more memory now must know of the base
+            await asyncio.wait([self._telling_base])
         held = await self._memory.measure(Tree(container, identity)) if identity is not None else NOTHING
         timings_s = {**timings_s, "measure": time.monotonic() - begun_s}
         self._feed(WorkerReady(container, timings_s, held.host_bytes, held.device_bytes))
@@ -339,10 +342,11 @@ class Daemon:
             except Exception:  # noqa: BLE001 - what failed now, such as a full descriptor table, may go well the next time
                 _log.exception("a periodic task failed")
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
         task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _measure_all(self) -> None:
         held = await self._memory.measure_all(sorted(self._zygotes.pids()), self._workers.trees())
@@ -354,8 +358,11 @@ class Daemon:
         """What is charged to the node: what zygotes and workers share, and what zygotes will take yet."""
         return self._memory.base_bytes + self._zygotes.promised_bytes()
 
-    async def _tell_base(self) -> None:
+    def _on_zygotes_changed(self) -> None:
         """A zygote has come, and takes orders; or one has gone: what is promised next must know of it."""
+        self._telling_base = self._spawn(self._tell_base())
+
+    async def _tell_base(self) -> None:
         await self._measure_all()
         await self._reports.beat()
 
