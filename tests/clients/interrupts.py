@@ -31,6 +31,7 @@ class Strike:
         self._files = files
 
     def __enter__(self) -> Self:
+        sys._getframe().f_trace_opcodes = self._event == "opcode"  # Python 3.12 looks for one when tracing begins
         sys.settrace(self._on_call)
         return self
 
