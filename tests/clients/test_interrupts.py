@@ -187,7 +187,7 @@ def test_a_call_interrupted_between_two_byte_codes(
     containers: list[ContainerDouble],
     action: Callable[[huterox.Service], None],
 ) -> None:
-    assert _sweep(service, other, containers, action, "opcode", STEP) > 100
+    assert _sweep(service, other, containers, action, "opcode", STEP) > 20  # Python 3.13 has fewer and larger ones
 
 
 @pytest.mark.soak
