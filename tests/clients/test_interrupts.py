@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -177,6 +178,7 @@ def test_a_call_interrupted_at_any_line_leaves_the_client_whole(
 
 
 STEP = 61
+STEPS_MIN = 100 if sys.version_info < (3, 13) else 20  # 3.13 has fewer and larger byte codes
 """A prime: the short sweep meets each of the longer functions somewhere."""
 
 
@@ -187,7 +189,7 @@ def test_a_call_interrupted_between_two_byte_codes(
     containers: list[ContainerDouble],
     action: Callable[[huterox.Service], None],
 ) -> None:
-    assert _sweep(service, other, containers, action, "opcode", STEP) > 20  # Python 3.13 has fewer and larger ones
+    assert _sweep(service, other, containers, action, "opcode", STEP) > STEPS_MIN
 
 
 @pytest.mark.soak
