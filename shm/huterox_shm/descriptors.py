@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import repeat
 from typing import Final
 
 FIRST: Final = 3
@@ -67,8 +68,8 @@ def open_eventfd(fds: list[int]) -> int:
 
 def close_all(fds: list[int]) -> None:
     """Close and forget them. None is lost or closed twice, whatever interrupts the thread, whoever else does this."""
-    with suppress(IndexError):
-        _NOWHERE.extend(map(os.close, iter(fds.pop, None)))
+    with suppress(IndexError):  # another thread was quicker
+        _NOWHERE.extend(map(os.close, map(fds.pop, repeat(-1, len(fds)))))
 
 
 def fill_standard() -> None:
