@@ -2,27 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.clients.containers import MIB, WAIT_S, ContainerDouble
-from tests.clients.lanes import calls_under_way, eventually, grants, refuses
+from tests.clients.containers import MIB, WAIT_S
+from tests.clients.lanes import calls_under_way, eventually, refuses
 
 import huterox
-
-
-@pytest.fixture
-def containers(double: Any, kernel: Any) -> Iterator[list[ContainerDouble]]:
-    """Every lease is granted by a fresh container."""
-    made: list[ContainerDouble] = []
-    kernel.answer = lambda peer: ContainerDouble(half_nbytes=4 * MIB, peer=peer, made=made)
-    double.lease = grants(kernel)
-    yield made
-    for container in made:
-        container.close()
 
 
 @pytest.fixture
