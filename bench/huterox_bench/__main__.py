@@ -37,12 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             suite = all_suites()[parsed.suite]
             rows = measure(suite, options)
             sys.stdout.write(json_lines(rows) if parsed.output == "json" else suite.table(rows))
-    except (BenchError, HuteroxError) as exc:
+    except (Exception, KeyboardInterrupt) as exc:
+        if _is_of_interrupt(exc):
+            sys.stderr.write("huterox bench: interrupted\n")
+            return INTERRUPTED
+        if not isinstance(exc, BenchError | HuteroxError):
+            raise
         sys.stderr.write(f"huterox bench: {exc}\n")
         return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("huterox bench: interrupted\n")
-        return INTERRUPTED
     return 0
 
 
@@ -98,6 +100,13 @@ def _slices(text: str) -> int:
 def _progress(text: str) -> None:
     if sys.stderr.isatty():
         sys.stderr.write(f"{text}\n")
+
+
+def _is_of_interrupt(exc: BaseException | None) -> bool:
+    """Whether it is an interrupt, or an error of closing what an interrupt has left half open."""
+    while exc is not None and not isinstance(exc, KeyboardInterrupt):
+        exc = exc.__cause__ or exc.__context__
+    return exc is not None
 
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import pytest
@@ -18,6 +18,7 @@ import huterox
 from huterox_bench.__main__ import main
 from huterox_bench.errors import BenchError
 from huterox_bench.lane.suite import open_lane
+from huterox_bench.limits.eventfd import EventfdRoundTrip
 from huterox_bench.options import Options
 from huterox_bench.sdk import calls
 from huterox_bench.sdk.node import start_node
@@ -117,6 +118,44 @@ def test_no_helper_is_left_when_the_bench_is_ended(signal_number: signal.Signals
         assert status < 0 or process.stderr.read() == b"huterox bench: interrupted\n"
     _, alive = psutil.wait_procs(helpers, timeout=WAIT_S)
     assert alive == []
+
+
+@pytest.mark.parametrize("hidden", [None, RuntimeError("half open"), BenchError("half open")], ids=repr)
+def test_what_an_interrupt_leaves_half_open_changes_nothing(
+    hidden: Exception | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def close() -> None:
+        if hidden is not None:
+            raise hidden
+
+    def interrupted(suite: object, options: object) -> NoReturn:
+        with ExitStack() as stack:
+            stack.callback(close)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("huterox_bench.__main__.measure", interrupted)
+    monkeypatch.setattr(signal, "signal", lambda *args: None)
+    assert main(["limits"]) == 130
+    assert capsys.readouterr().err == "huterox bench: interrupted\n"
+
+
+def test_an_error_that_is_not_of_the_bench_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(suite: object, options: object) -> NoReturn:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("huterox_bench.__main__.measure", fails)
+    monkeypatch.setattr(signal, "signal", lambda *args: None)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        main(["limits"])
+
+
+def test_a_peer_that_does_not_start_leaves_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object, **kwargs: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("huterox_bench.limits.eventfd.python_child", interrupted)
+    with pytest.raises(KeyboardInterrupt), ExitStack() as stack:
+        EventfdRoundTrip(stack)
 
 
 def rows_beside_limits(suite: str, more: dict[tuple[int, int], list[str]]) -> list[tuple[str, tuple[int, int]]]:

@@ -36,13 +36,13 @@ class EventfdRoundTrip:
         self._ping = _eventfd(stack, os.EFD_CLOEXEC)
         self._pong = _eventfd(stack, os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
         fds = (self._ping, self._pong)
-        watch = threading.Thread(target=self._watch, name="eventfd-watch", daemon=True)
-        stack.callback(watch.join)
+        self._watch = threading.Thread(target=self._wake_once_dead, name="eventfd-watch", daemon=True)
+        stack.callback(self._join)
         arguments = [*map(str, fds), *map(str, processors[1:] if processors else ())]
         self._peer = stack.enter_context(
             python_child("the eventfd peer", "huterox_bench.limits.eventfd_peer", *arguments, pass_fds=fds)
         )
-        watch.start()
+        self._watch.start()
 
     def run(self, limit: SliceLimit) -> Slice:
         """One slice."""
@@ -75,7 +75,11 @@ class EventfdRoundTrip:
             raise WrongAnswer(f"{len(latencies)} pings, {sum_of_answers} pongs")
         return Slice(latencies, now - started)
 
-    def _watch(self) -> None:
+    def _join(self) -> None:
+        if self._watch.is_alive():  # not started, if its peer was not
+            self._watch.join()
+
+    def _wake_once_dead(self) -> None:
         """Runs in a thread: a peer that dies must not leave the bench in a read for ever."""
         self._peer.wait()
         os.eventfd_write(self._pong, _DEAD)
