@@ -26,11 +26,12 @@ test: env
 	$(BIN)/python -m pytest --benchmark-disable -n logical --maxprocesses 8 --dist loadscope -m "not alone and not gpu and not soak"
 	$(BIN)/python -m pytest --benchmark-disable -m "alone and not gpu and not soak" tests/fault tests/system
 
+# Two processes a core: these tests wait half of their time.
 check: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --benchmark-disable -q -n logical --maxprocesses 8 --dist loadscope \
+	$(BIN)/python -m pytest --benchmark-disable -q -n $$((2 * $$(nproc))) --maxprocesses 8 --dist loadscope \
 		-m "not system and not torch and not gpu and not soak"
 
 # Long rounds, about an hour on two cores. HUTEROX_TEST_SEED=N has them take other ways.
