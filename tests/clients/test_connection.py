@@ -275,6 +275,42 @@ def test_calls_are_routed_for_now(service):
     assert service.path == "routed"
 
 
+def test_a_forked_child_waits_for_no_thread_of_its_parent(service, client):
+    """Another one had the lock at the moment of the fork."""
+    parts = service.stream("parts", count=5)
+    next(parts)
+    future = service.submit("silent")
+    has, goes = threading.Event(), threading.Event()
+
+    def hold():
+        with client._connection._section:
+            has.set()
+            assert goes.wait(WAIT_S)
+
+    with ThreadPoolExecutor(1) as other:
+        held = other.submit(hold)
+        assert has.wait(WAIT_S)
+        parts._call.parts.append(parts._call.parts)  # the child must not get as far as to take it
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                signal.alarm(20)
+                with pytest.raises(huterox.InvalidInput, match="fork"):
+                    next(parts)
+                assert not future.cancel()
+                parts.close()
+                client.close()
+                status = 0
+            finally:
+                os._exit(status)
+        parts._call.parts.pop()
+        goes.set()
+        held.result(WAIT_S)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert [part["index"] for part in parts] == [1, 2, 3, 4]
+
+
 def test_a_forked_child_is_told_and_the_parent_goes_on(service, client):
     reading, writing = os.pipe()
     future = service.submit("silent")

@@ -244,6 +244,54 @@ def test_whoever_takes_the_lock_next_mends_what_an_interrupt_has_left_and_is_not
     assert nth > 30
 
 
+@pytest.mark.parametrize(("whose", "step"), [("connection", 1), ("lane", 11), ("leases", 1)])
+def test_a_second_interrupt_while_a_thread_sets_right_what_the_first_has_left(
+    double: Any, containers: Any, other: ThreadPoolExecutor, whose: str, step: int
+) -> None:
+    gc.disable()  # what strikes in a garbage collection Python swallows
+    try:
+        for nth in itertools.count(1, step):
+            with huterox.connect(double.endpoint, timeout=WAIT_S, lanes=whose != "connection") as client:
+                strike = _interrupt_twice(client, whose, nth)
+                service = client.service("echo")
+                assert other.submit(service.call, x=nth, timeout=3.0).result(WAIT_S) == {"x": nth}, strike.where
+            if not strike.where:
+                break
+    finally:
+        gc.enable()
+    assert nth > 10
+
+
+def _interrupt_twice(client: huterox.Client, whose: str, nth: int) -> Strike:
+    """In the midst of a method of the connection, of a lane or of the leases, and at the nth line of what follows."""
+    service = client.service("echo")
+    lane, leases = service._lease.lane, client._leases
+    assert lane is not None or whose == "connection"
+    struck: Any
+    struck, method, act = {
+        "connection": (client._connection, "_begin", service),
+        "lane": (lane, "_publish", service),
+        "leases": (leases, "_wake", lambda: leases._on_end(service._lease, lane)),  # type: ignore[arg-type]
+    }[whose]
+    recover, first = struck._recover, getattr(struck, method)
+    strike = Strike(nth)
+
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        setattr(struck, method, first)
+        raise Struck
+
+    def recover_interrupted(*args: Any) -> None:
+        with strike:
+            recover(*args)
+
+    setattr(struck, method, interrupted)
+    struck._recover = recover_interrupted
+    with suppress(BaseException):  # a tracer that raises where an error is suppressed can bring that one back
+        act()
+    struck._recover = recover
+    return strike
+
+
 # --- opening and closing ----------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from tests.rounds import seeds
 
 import huterox
 from huterox.core import Limits
-from huterox.futures import Stream
+from huterox.futures import CallFuture, Stream
 from huterox.lane import LaneConnection
 from huterox.lease import LaneGone
 from huterox_shm.errors import PeerProtocolError
@@ -29,7 +29,7 @@ class Elsewhere:
     def __init__(self) -> None:
         self.taken: list[tuple[str, dict[str, Any], float]] = []
         self.error: huterox.HuteroxError | None = None
-        self.pending: list[Future[dict[str, Any]]] = []
+        self.pending: list[CallFuture] = []
         self.slow = False
 
     def _take(self, meta: bytes, tensors: Sequence[Any], deadline_s: float) -> dict[str, Any]:
@@ -42,7 +42,7 @@ class Elsewhere:
 
     def submit_again(self, meta: bytes, tensors: Sequence[Any], deadline_s: float) -> Any:
         values = self._take(meta, tensors, deadline_s)
-        future: Future[dict[str, Any]] = Future()
+        future = CallFuture()
         if self.slow:
             self.pending.append(future)
         else:

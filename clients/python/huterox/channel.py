@@ -22,13 +22,11 @@ from threading import get_ident
 from time import monotonic
 from typing import Final
 
-from huterox.leading import Leading
+from huterox.leading import RECOVERIES_MAX, Leading, let_go
 from huterox.pending import C, Owner
 from huterox_shm.descriptors import close_all
-from huterox_wire.errors import InvalidInput
 
 _JOIN_S: Final = 2.0
-_RECOVERIES_MAX: Final = 100
 
 
 class Channel(Leading[C]):
@@ -145,15 +143,17 @@ class Channel(Leading[C]):
         return True
 
     def claim(self, call: C) -> bool:
-        """Keep others from telling the owner of a call. False: another thread does, or has. Who is interrupted before
-        it has told the owner itself calls `hand_over`."""
+        """Keep others from telling the owner of a call. False: another thread does, or has, or the parent does. Who is
+        interrupted before it has told the owner itself calls `hand_over`."""
+        if self._pid != os.getpid():
+            return False
         with self._lock:
             owner, call.owner = call.owner, None
         return owner is not None
 
     def hand_over(self, call: C, owner: Owner[C]) -> None:
         """This thread was interrupted while it told an owner: the background thread tells it again."""
-        for _ in range(_RECOVERIES_MAX):
+        for _ in range(RECOVERIES_MAX):
             try:
                 self._recover()
                 with self._section:
@@ -174,17 +174,15 @@ class Channel(Leading[C]):
         comes meanwhile is passed over."""
         if self._pid != os.getpid():
             return
-        for _ in range(_RECOVERIES_MAX):
+        for _ in range(RECOVERIES_MAX):
             try:
-                self._give_back(call)
-                break
-            except Exception:  # noqa: BLE001 - whoever takes the lock next goes on
-                break
+                with suppress(Exception):  # whoever takes the lock next goes on
+                    self._give_back(call)
+                let_go(self._lock)
+                return
             except BaseException:  # noqa: BLE001 - another interrupt
                 continue
-        with suppress(RuntimeError):
-            while True:
-                self._lock.release()
+        let_go(self._lock)
 
     def _give_back(self, call: C | None) -> None:
         self._lock.acquire()  # also where this thread has it already
@@ -220,12 +218,6 @@ class Channel(Leading[C]):
             self._leave_unread()
             self._background.mend()
         self._torn = False
-
-    def _forked(self) -> InvalidInput:
-        # Checked before the lock is touched: another thread may have held it at the moment of the fork.
-        return InvalidInput(
-            f"this client belongs to process {self._pid}; after a fork, call huterox.connect() in the new process"
-        )
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

@@ -40,12 +40,15 @@ class CallFuture(Future[Result]):
     """The result of one call, some time. A thread that waits for it takes answers in itself, for all threads."""
 
     is_read = False
+    follower: "CallFuture | None" = None
+    """It ends as this one does."""
     _done_callbacks: list[Any]
 
     @property
     def is_watched(self) -> bool:
-        """Somebody waits for several futures: `concurrent.futures.wait` must hear of each once."""
-        return bool(self.__dict__.get("_waiters"))
+        """Whoever waits would wait for ever if the thread that tells of the end were interrupted meanwhile:
+        `concurrent.futures.wait` hears of each future once."""
+        return self.follower is not None or bool(self.__dict__.get("_waiters"))
 
     _result_later = _letting_go(Future.result)
     exception = _letting_go(Future.exception)
@@ -74,18 +77,48 @@ class CallFuture(Future[Result]):
             else:
                 self.set_exception(error)
         except InvalidStateError:
-            with self._condition:
-                self._condition.notify_all()
+            self._notify()
             self._invoke_callbacks()
 
+    @_letting_go
+    def _be_cancelled(self) -> None:
+        """Cancel it, if it has not ended. May be done twice, and by two threads."""
+        super().cancel()
+        self._notify()
+
+    def _notify(self) -> None:
+        """Tell whoever waits that it has ended, again."""
+        with self._condition:
+            if self._state == CANCELLED:
+                Future.set_running_or_notify_cancel(self)
+            self._condition.notify_all()
+
+    def lead(self, follower: "CallFuture") -> None:
+        """Have another future end as this one does."""
+        self.follower = follower
+        if self.done():
+            follower.end_as(self)
+
+    def end_as(self, leader: "CallFuture") -> None:
+        """Another future has ended, and this one with it. May be done twice, and by two threads."""
+        if leader.cancelled():
+            self._be_cancelled()
+        elif (error := leader.exception()) is not None:
+            self._end_with(None, error)
+        else:
+            self._end_with(leader.result(), None)
+
     def _invoke_callbacks(self) -> None:
-        """Each once, also if one of them is interrupted."""
-        while self._done_callbacks:
-            callback = self._done_callbacks.pop(0)
-            try:
-                callback(self)
-            except Exception:  # noqa: BLE001 - as Future does
-                _LOG.exception("a callback of %r has failed", self)
+        """Each once, also if one of them is interrupted, or two threads do this. The follower comes first."""
+        if self.follower is not None:
+            self.follower.end_as(self)
+        with suppress(IndexError):
+            while True:
+                callback = self._done_callbacks.pop(0)
+                try:
+                    callback(self)
+                except Exception:  # noqa: BLE001 - as Future does
+                    _LOG.exception("a callback of %r has failed", self)
 
 
 class Stream(Iterator[Result]):

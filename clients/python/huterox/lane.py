@@ -11,6 +11,7 @@ liveness socket hangs up). Calls that the container had not touched go elsewhere
 by the future itself otherwise; the others end as WorkerLost.
 """
 
+import os
 import select
 import socket
 import threading
@@ -195,6 +196,10 @@ class LaneConnection(Channel[LaneCall]):
 
     def own(self, call: LaneCall, owner: Any) -> bool:
         """Have `owner` told of the call's end. False: it has ended, and nobody else is told."""
+        if self._pid != os.getpid():  # nobody reads here
+            call.error = call.error if call.ended else self._forked()
+            call.ended = True
+            return False
         try:
             with self._section:
                 call.foreign = call.foreign or get_ident() != self._main

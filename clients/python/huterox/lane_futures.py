@@ -2,7 +2,6 @@
 
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from math import inf
 from time import monotonic
@@ -37,7 +36,7 @@ class _OnDemand:
 class Router(Protocol):
     """Takes calls up that their container had not touched when it ended."""
 
-    def submit_again(self, meta: bytes, tensors: Sequence[Buffer], deadline_s: float) -> "Future[Result]": ...
+    def submit_again(self, meta: bytes, tensors: Sequence[Buffer], deadline_s: float) -> CallFuture: ...
     def stream_again(self, meta: bytes, tensors: Sequence[Buffer], deadline_s: float) -> Stream: ...
 
 
@@ -59,7 +58,7 @@ class LaneFuture(LaneCall, CallFuture):
     _done_callbacks: Any = _OnDemand()
 
     goes_on = keeps_request = True
-    _again: "Future[Result] | None" = None
+    _again: CallFuture | None = None
 
     def __init__(self, lane: "LaneConnection", router: Router) -> None:
         self._lane = lane
@@ -79,9 +78,13 @@ class LaneFuture(LaneCall, CallFuture):
         """Be told of the end from now on, or settle at once."""
         if self._is_attended:
             return
-        if not self._lane.own(self, self):
-            self.settle(self)
-        self._is_attended = True
+        try:
+            if not self._lane.own(self, self):
+                self.settle(self)
+            self._is_attended = True
+        except BaseException:
+            self._lane.hand_over(self, self)
+            raise
 
     def settle(self, call: LaneCall) -> None:
         """The call has ended (see `Owner`). Two threads may learn of it, and both come here."""
@@ -97,28 +100,27 @@ class LaneFuture(LaneCall, CallFuture):
 
     def _route(self, gone: LaneGone) -> None:
         """The container had not touched the call: another takes it up, once, however many threads learn of the end."""
-        if self.__dict__.setdefault("_routed_by", me := object()) is not me:
-            return
+        me = object()
+        try:
+            if self.__dict__.setdefault("_routed_by", me) is me:
+                self._send_again(gone)
+            elif (again := self._again) is not None and again.done():
+                self.end_as(again)
+        except HuteroxError as exc:
+            self._fail(exc)
+        except BaseException:
+            if self.__dict__.get("_routed_by") is me and self._again is None:
+                self._fail(Cancelled("its container ended, and a signal handler raised while it was sent to another"))
+            raise
+
+    def _send_again(self, gone: LaneGone) -> None:
         request, self.request = self.request, None
         if request is None:
             self._fail(gone)
             return
-        try:
-            again = self._router.submit_again(*request, gone.deadline_s)
-        except HuteroxError as exc:
-            self._fail(exc)
-            return
+        again = self._router.submit_again(*request, gone.deadline_s)
         self._again = again
-        again.add_done_callback(self._follow)
-
-    def _follow(self, again: "Future[Result]") -> None:
-        with suppress(InvalidStateError):
-            if again.cancelled():
-                self._be_cancelled()
-            elif (error := again.exception()) is not None:
-                self._fail(error)
-            else:
-                self.set_result(again.result())
+        again.lead(self)
 
     def _fail(self, error: BaseException) -> None:
         self._end_with(None, error)
@@ -140,20 +142,27 @@ class LaneFuture(LaneCall, CallFuture):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         timeout = self._wait(timeout)
         if not self.done():
-            self._await_again(timeout)
+            timeout = self._await_again(timeout)
         return super().exception(timeout)
 
     def _late_result(self, timeout: float | None) -> Result:
-        self._await_again(timeout)
-        result = super().result(timeout)
+        if self.ended and not super().done():
+            self._lane.settle(self)  # whoever was to tell of the end may have been interrupted
+        result = super().result(self._await_again(timeout))
         self.is_read = True
         return result
 
-    def _await_again(self, timeout: float | None) -> None:
-        """Where the call goes on elsewhere, a thread that waits for it must wait there: it may have to read."""
-        if not super().done() and (again := self._again) is not None:
-            with suppress(BaseException):  # told by this future's own outcome
-                again.exception(timeout)
+    def _await_again(self, timeout: float | None) -> float | None:
+        """Where the call goes on elsewhere, a thread that waits for it must wait there: it may have to read. Returns
+        what is left of `timeout`."""
+        if super().done() or (again := self._again) is None:
+            return timeout
+        until_s = inf if timeout is None else monotonic() + timeout
+        with suppress(Exception):  # told by this future's own outcome
+            again.exception(timeout)
+        if again.done():
+            self.end_as(again)  # who should have done that may have been interrupted
+        return None if timeout is None else max(0.0, until_s - monotonic())
 
     def _wait(self, timeout: float | None) -> float | None:
         """Read until the call has ended or `timeout` is over; returns what is left of it."""
@@ -172,7 +181,7 @@ class LaneFuture(LaneCall, CallFuture):
         if super().done():
             return self.cancelled()
         if (again := self._again) is not None:
-            return bool(again.cancel())  # `_follow` does the rest
+            return bool(again.cancel())  # this one ends as that does
         try:
             if not self._lane.claim(self):
                 return False  # another thread is about to tell of the end
@@ -184,10 +193,6 @@ class LaneFuture(LaneCall, CallFuture):
             self._lane.hand_over(self, self)
             raise
         return True
-
-    def _be_cancelled(self) -> None:
-        super().cancel()
-        self.set_running_or_notify_cancel()
 
 
 class LaneStream(Stream):

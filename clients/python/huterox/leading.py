@@ -39,8 +39,18 @@ from huterox_shm.descriptors import close_all, open_eventfd
 from huterox_wire.errors import HuteroxError, InvalidInput
 
 POLL_S_MAX: Final = 3600.0
+RECOVERIES_MAX: Final = 100
+"""So many interrupts in a row are passed over while a thread sets right what the first of them has left."""
+
 _RESTLESS_S: Final = 0.01
 _POLLIN: Final = select.POLLIN
+
+
+def let_go(lock: "threading.RLock") -> None:
+    """Release a lock as often as this thread has taken it."""
+    with suppress(RuntimeError):
+        while True:
+            lock.release()
 
 
 class _Section:
@@ -53,6 +63,8 @@ class _Section:
 
     def __enter__(self) -> None:
         channel = self._channel
+        if channel._pid != os.getpid():
+            raise channel._forked()
         channel._lock.acquire()
         if channel._torn:
             channel._enter_torn()
@@ -330,6 +342,12 @@ class Leading(abc.ABC, Generic[C]):
         if ended:
             self._tell_news()
             self._read_if_any()
+
+    def _forked(self) -> InvalidInput:
+        # Checked before the lock is touched: another thread may have held it at the moment of the fork.
+        return InvalidInput(
+            f"this client belongs to process {self._pid}; after a fork, call huterox.connect() in the new process"
+        )
 
     def _enter_torn(self) -> None:
         """Under the lock, where `_torn` is still said."""

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 from huterox.background import wait_for
 from huterox.connection import Connection
 from huterox.core import Limits
+from huterox.leading import RECOVERIES_MAX, let_go
 from huterox.lease import LEASE_S, OPENING_WAIT_S, LaneOptions, Seeking, decode_lease_answer, encode_lease, is_local
 from huterox_shm.descriptors import close_all, open_eventfd
 from huterox_wire.errors import Busy, HuteroxError
@@ -218,7 +219,18 @@ class Leases:
                 raise
 
     def _recover(self) -> None:
-        """A thread of the user's leaves by an exception: what it has begun is gone on with, and the lock is free."""
+        """A thread of the user's leaves by an exception: what it has begun is gone on with, and the lock is free. A
+        second exception that comes meanwhile is passed over."""
+        for _ in range(RECOVERIES_MAX):
+            try:
+                self._go_on()
+                let_go(self._lock)
+                return
+            except BaseException:  # noqa: BLE001 - another interrupt
+                continue
+        let_go(self._lock)
+
+    def _go_on(self) -> None:
         self._lock.acquire()
         if self._pid == os.getpid() and not self._closed:
             for attempt in self._attempts:
@@ -228,9 +240,6 @@ class Leases:
             if self._attempts or self._over or self._lanes:
                 with suppress(OSError, RuntimeError):
                     self._wake()
-        with suppress(RuntimeError):
-            while True:
-                self._lock.release()
 
     # --- the thread -------------------------------------------------------------------------------------------------
 

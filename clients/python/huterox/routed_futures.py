@@ -105,8 +105,7 @@ class RoutedFuture(CallFuture):
             if not self._connection.cancel(call):
                 owner.settle(call)
                 return False
-            super().cancel()
-            self.set_running_or_notify_cancel()
+            self._be_cancelled()
         except BaseException:
             self._connection.hand_over(call, owner)
             raise
