@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from huterox.cli.interrupted import INTERRUPTED, is_of_interrupt
 from huterox_bench.errors import BenchError
 from huterox_bench.machine import machine_facts
 from huterox_bench.measure import SECONDS, SLICES, Plan
@@ -22,7 +23,6 @@ from huterox_wire.errors import HuteroxError
 
 SECONDS_MAX = 3600.0
 SLICES_MAX = 1000
-INTERRUPTED = 130  # what a shell says of a command that Ctrl-C has ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows = measure(suite, options)
             sys.stdout.write(json_lines(rows) if parsed.output == "json" else suite.table(rows))
     except (Exception, KeyboardInterrupt) as exc:
-        if _is_of_interrupt(exc):
+        if is_of_interrupt(exc):
             sys.stderr.write("huterox bench: interrupted\n")
             return INTERRUPTED
         if not isinstance(exc, BenchError | HuteroxError):
@@ -100,13 +100,6 @@ def _slices(text: str) -> int:
 def _progress(text: str) -> None:
     if sys.stderr.isatty():
         sys.stderr.write(f"{text}\n")
-
-
-def _is_of_interrupt(exc: BaseException | None) -> bool:
-    """Whether it is an interrupt, or an error of closing what an interrupt has left half open."""
-    while exc is not None and not isinstance(exc, KeyboardInterrupt):
-        exc = exc.__cause__ or exc.__context__
-    return exc is not None
 
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from huterox.cli import daemons, events, observe
+from huterox_wire.errors import Unavailable
 
 CONTAINER = {
     "id": "c1.2",
@@ -399,6 +400,17 @@ def test_a_reader_that_leaves_early_is_no_error_message(double):
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=30)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_an_error_of_closing_what_ctrl_c_has_left_half_open_is_not_told(said, monkeypatch):
+    def interrupted(*args):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise Unavailable("this client is closed")
+
+    monkeypatch.setattr(observe, "connected", interrupted)
+    assert said("status") == (130, "", "")
 
 
 @pytest.mark.system

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from huterox.cli.interrupted import INTERRUPTED
 from huterox.cli.render import one_line
 from huterox_bench.court.generators import generate
 from huterox_bench.court.options import parser, plan_of, settings_of
@@ -17,7 +18,6 @@ from huterox_bench.court.traces import Trace, read_trace, write_trace
 from huterox_bench.court.trial import Case, policies_of, verdicts
 from huterox_wire.errors import HuteroxError, InvalidInput
 
-INTERRUPTED: Final = 130  # what a shell says of a command that Ctrl-C has ended
 READER_LEFT: Final = 141
 
 

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from huterox.cli import calls, daemons, events, models, observe, operate, services, top, up
 from huterox.cli.facts import help_text
+from huterox.cli.interrupted import INTERRUPTED, is_of_interrupt
 from huterox.cli.parser import Parser, Verbs, add_endpoint
 from huterox.cli.render import one_line
 from huterox_wire.errors import HuteroxError, ModelError, ResourceInterrupt
@@ -39,11 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int | None = arguments.run(arguments)
         sys.stdout.flush()
         return status or 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except HuteroxError as error:
+        if is_of_interrupt(error):
+            return INTERRUPTED
         _complain(error)
         return 1
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
