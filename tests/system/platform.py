@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,11 +76,11 @@ class Processes:
 
 
 class Platform(Processes):
-    """One `huterox up`."""
+    """One `huterox up`: of a folder with options, or of a whole command that uses this folder."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, command: Sequence[str] = ()) -> None:
         super().__init__(folder)
-        self.up = self.run("up", "--dir", str(folder), "--preload", "numpy", *arguments)
+        self.up = self.run(*(command or ("up", "--dir", str(folder), "--preload", "numpy", *arguments)))
         assert self.up.stdout is not None
         line = self.up.stdout.readline()
         assert line.strip() == "ready", f"huterox up said {line!r}: {self.log_tail()}"
