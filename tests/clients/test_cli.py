@@ -364,6 +364,30 @@ def test_every_verb_explains_itself_with_examples(said):
     assert said("--version")[1].startswith("huterox ")
 
 
+@pytest.mark.parametrize(
+    ("verb", "says"),
+    [
+        ("pin", "This loads nothing: where the model is absent, the next call loads it."),
+        ("services", "--tenant T only of this tenant (default: of all)"),
+        ("usage", "--tenant T only of this tenant (default: of all)"),
+        ("create", '--tenant T on whose behalf (default: the tenant "default")'),
+    ],
+)
+def test_help_says_what_the_verb_does(said, verb, says):
+    assert says in " ".join(said(verb, "--help")[1].split())
+
+
+def test_what_the_daemons_lack_is_named_with_packages_that_can_be_installed(said, tmp_path, monkeypatch):
+    (config := tmp_path / "f.toml").touch()
+    monkeypatch.setattr(daemons, "find_spec", lambda name: None)
+    for argv in (["kernel", "--config", str(config)], ["bench"], ["up"]):
+        status, out, err = said(*argv)
+        assert (status, out) == (1, "")
+        assert "uvloop, psutil is not installed" in err
+        assert "`pip install uvloop psutil nvidia-ml-py`" in err
+        assert "huterox[" not in err
+
+
 def test_daemons_and_bench_replace_the_process(said, tmp_path, monkeypatch):
     became = []
     monkeypatch.setattr(daemons.os, "execv", lambda path, argv: became.append(argv[2:]))

@@ -184,7 +184,7 @@ def test_nodes_name_slots_where_those_were_short(double, said):
 @pytest.mark.parametrize(
     ("argv", "sent", "told"),
     [
-        (("pin", "cam", "--tenant", "acme"), {"name": "cam", "tenant": "acme"}, "pinned who-speaks of tenant acme"),
+        (("pin", "cam", "--tenant", "acme"), {"name": "cam", "tenant": "acme"}, "where it is absent, a call loads it"),
         (("unpin", "cam"), {"name": "cam", "tenant": ""}, "it is shared now"),
         (("drain", "n1"), {"name": "n1"}, "draining n1"),
         (("resume", "n1"), {"name": "n1"}, "n1 takes containers again"),

@@ -63,6 +63,27 @@ def test_calls_that_a_killed_container_had_not_started_are_answered_by_the_next_
         assert pid not in fresh
 
 
+def test_a_cleaner_that_empties_the_folder_of_the_sockets_keeps_nobody_out(own: Platform) -> None:
+    """As one of temporary folders does, once they have lain there for days."""
+    with own.client(timeout=30.0) as before:
+        service = serve(before, "Slow")
+        pid = service(seconds=0)["pid"]
+        sockets = [path for path in own.folder.iterdir() if path.is_socket()]
+        assert {path.name for path in sockets} == {"switchboard.ipc", "kernels.ipc", "lanes.sock"}
+        for path in [*sockets, *own.folder.glob("*.toml")]:
+            path.unlink()
+        second = own.command("up", "--dir", str(own.folder))
+        assert (second.returncode, "Conflict" in second.stderr) == (1, True)
+        eventually(lambda: all(path.is_socket() for path in sockets), 30.0)
+        with own.client(timeout=30.0) as after:
+            again = after.service("slow")
+            assert again(seconds=0)["pid"] == pid
+            eventually(lambda: again(seconds=0) and again.path == "lane", 30.0)
+        assert service(seconds=0)["pid"] == pid
+        os.kill(own.pid_of("kernel"), signal.SIGKILL)  # the next one finds its configuration and the switchboard
+        eventually(lambda: last_word(lambda: service(seconds=0))["pid"] != pid, 60.0)
+
+
 def test_container_that_exits_is_reported_with_its_code(own: Platform) -> None:
     with own.client(timeout=30.0) as client:
         service = serve(client, "Slow")
