@@ -99,6 +99,11 @@ class ContainerEnd(End):
             layout.reply_half,
         )
 
+    def hide_from_children(self) -> None:
+        """What this process forks from now on, whatever way, has neither header nor rings: whoever touches them there
+        is ended by a signal. The blocks it has, to read what it inherited."""
+        self._memory.hide_from_children(0, self._layout.rings_end)
+
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def take(self) -> list[Request]:

@@ -139,6 +139,10 @@ class Segment:
         """Take the pages of a span away; it reads as zeros until it is reserved and written again."""
         punch_pages(self.fd, offset, nbytes)
 
+    def hide_from_children(self, offset: int, nbytes: int) -> None:
+        """Processes that are forked from this one have no such span in their memory."""
+        self.buffer.madvise(mmap.MADV_DONTFORK, offset, nbytes)
+
     def close(self) -> None:
         """Close the descriptor and let go of the mapping, which lives on for as long as somebody holds a view.
 

@@ -1,12 +1,17 @@
 """What a model forks is no second worker, whatever way it comes back."""
 
+import signal
+import time
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
-from .caller import Caller
+from huterox.core import Limits
+from huterox.lane_core import LaneCall, LaneCore
+
+from .caller import PATIENCE_S, Caller
 from .conftest import Switchboard
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
@@ -14,6 +19,36 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
 A, B = 1 << 32 | 1, 1 << 32 | 2
 CAME_BACK = 70
 SAYS = "A process that the model forked came back"
+
+
+class Numbered:
+    """A lane as the SDK has one: its calls have numbers for their forms, and take the worker's shortest way."""
+
+    def __init__(self, switchboard: Switchboard) -> None:
+        self.caller = switchboard.caller(A)
+        self.core = LaneCore(self.caller.end, Limits())
+
+    def send(self, method: str = "predict", **inputs: Any) -> LaneCall:
+        call = LaneCall()
+        self.core.publish(call, method, inputs, PATIENCE_S, time.monotonic())
+        self.core.flush()
+        return call
+
+    def answer(self, call: LaneCall) -> Any:
+        end_s = time.monotonic() + PATIENCE_S
+        while call not in self.core.news:
+            assert time.monotonic() < end_s, "no answer"
+            self.caller.end.wait(0.05)
+            self.core.take()
+        self.core.news.remove(call)
+        return self.core.outcome(call)["result"]
+
+    def result(self, method: str, **inputs: Any) -> Any:
+        return self.answer(self.send(method, **inputs))
+
+    def answers_right(self) -> None:
+        for index, call in [(index, self.send(x=np.full(3, index))) for index in range(20)]:
+            assert self.answer(call).tolist() == [index + 1] * 3
 
 
 def answers_right(caller: Caller, switchboard: Switchboard) -> None:
@@ -32,14 +67,18 @@ def parts(switchboard: Switchboard, method: str) -> list[int]:
     return [part.values["result"] for part in streamed]
 
 
-def test_a_child_that_comes_back_to_the_worker_ends_there(switchboard: Switchboard) -> None:
+@pytest.mark.parametrize("past_python", [False, True], ids=["os.fork", "fork in C"])
+def test_a_child_that_comes_back_to_the_worker_ends_there(switchboard: Switchboard, past_python: bool) -> None:
     switchboard.start()
-    switchboard.created(A, "forks.py:Forks")
+    switchboard.created(A, "forks.py:Forks", params={"past_python": past_python})
     caller = switchboard.caller(A)
+    numbered = Numbered(switchboard)
     x = np.ones(2, np.int64)
+    numbered.result("predict", x=x)
     ways: dict[str, Any] = {
         "returns": lambda: [caller.result("returns", x=x)["result"][0]],
         "returns, routed": lambda: [switchboard.result(A, "returns", x=x)["result"][0]],
+        "returns, numbered": lambda: [numbered.result("returns", x=x)[0] for _ in range(3)],
         "gives": lambda: [caller.result("gives")["pid"]],
         "raises": lambda: [caller.result("raises")["result"]],
         "exits": lambda: [caller.result("exits")["result"]],
@@ -53,7 +92,14 @@ def test_a_child_that_comes_back_to_the_worker_ends_there(switchboard: Switchboa
             assert pid, way
             assert caller.result("wait", pid=int(pid)) == {"result": CAME_BACK}, way
         answers_right(caller, switchboard)
+        numbered.answers_right()
     assert SAYS in switchboard.admin("logs", container=A)["text"]
+
+    assert numbered.result("lets_go_of_a_result", x=x).tolist() == [0, 1, 2, 3]
+    ended = caller.result("wait", pid=caller.result("left")["result"])
+    assert ended == {"result": -signal.SIGSEGV if past_python else CAME_BACK}  # it has no ring to answer in
+    answers_right(caller, switchboard)
+    numbered.answers_right()
 
     (pid,) = set(
         switchboard.result(A, "allocates")["result"].tolist()
@@ -65,10 +111,13 @@ def test_a_child_that_comes_back_to_the_worker_ends_there(switchboard: Switchboa
     answers_right(caller, switchboard)
 
 
+@pytest.mark.parametrize("past_python", [False, True], ids=["os.fork", "fork in C"])
 @pytest.mark.parametrize("at_load", ["return", "raise"])
-def test_a_child_that_comes_back_from_a_load_ends_there(switchboard: Switchboard, at_load: str) -> None:
+def test_a_child_that_comes_back_from_a_load_ends_there(
+    switchboard: Switchboard, at_load: str, past_python: bool
+) -> None:
     switchboard.start()
-    ready = switchboard.created(A, "forks.py:Forks", params={"at_load": at_load})
+    ready = switchboard.created(A, "forks.py:Forks", params={"at_load": at_load, "past_python": past_python})
     (child,) = psutil.Process(ready.pid).children()
     switchboard.until(lambda: child.status() == psutil.STATUS_ZOMBIE)
     answers_right(switchboard.caller(A), switchboard)

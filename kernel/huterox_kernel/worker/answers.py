@@ -13,12 +13,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from huterox_kernel.worker.forks import WORKER, leave
 from huterox_kernel.worker.outputs import Outputs
 from huterox_kernel.worker.results import Layouts, key_of, take_apart, write
 from huterox_shm.errors import LaneFull, LaneTooSmall
 from huterox_shm.lane import DEFINES, ERROR, PART, REPLY, ContainerEnd
 from huterox_shm.slab import SMALL_NBYTES_MAX
-from huterox_wire.errors import Busy, HuteroxError, ModelError, TooLarge
+from huterox_wire.errors import Busy, DeadlineExceeded, HuteroxError, ModelError, TooLarge
 from huterox_wire.forms import Form, SentForms
 from huterox_wire.header import HEADER_NBYTES, pack_header
 from huterox_wire.kinds import Flag, Kind
@@ -163,6 +164,8 @@ class Answers:
 
     def _claim(self, nbytes: int) -> int:
         """Hot path. Raises LaneFull, TooLarge."""
+        if not WORKER[0]:
+            leave()
         try:
             return self._lane.claim(nbytes)
         except LaneTooSmall as exc:
@@ -182,6 +185,12 @@ class Answers:
             held_nbytes=stats.out_nbytes,
             executed="yes",
         )
+
+
+def late(deadline_us: int, now_ns: int) -> DeadlineExceeded:
+    """What to say where a call's time was over before it began."""
+    late_ms = now_ns // 1_000_000 - deadline_us // 1000
+    return DeadlineExceeded(f"its time was over {late_ms} ms before the call was started", executed="no")
 
 
 def _copy_tensor(view: np.ndarray[Any, Any], tensor: Any) -> None:

@@ -18,7 +18,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from huterox_kernel.worker.answers import Answers, Written
+from huterox_kernel.worker.answers import Answers, Written, late
+from huterox_kernel.worker.forks import WORKER, leave
 from huterox_kernel.worker.inputs import Expected, RequestBytes
 from huterox_kernel.worker.plans import Plan, Plans
 from huterox_kernel.worker.runtimes.base import Model
@@ -227,7 +228,7 @@ class Calls:
         self._counts[RUNNING_UNTIL] = deadline_us or NO_END  # whoever does not come back is ended some time after it
         lane = self.lane
         if deadline_us and now_ns > deadline_us * 1000:
-            return self._end(item, self._write_error(item, _late(deadline_us, now_ns)), [])
+            return self._end(item, self._write_error(item, late(deadline_us, now_ns)), [])
         block = plan.blocks.get(offset)
         if block is None:
             block = plan.block(lane, offset)
@@ -238,6 +239,8 @@ class Calls:
         written: Written | None
         try:
             result = plan.function(**{name: _ndarray(shape, dtype, block)})
+            if not WORKER[0]:
+                leave()
             kind = type(result)
             if kind is _ndarray:
                 written = self._answers.array(result, call_id)
@@ -280,7 +283,7 @@ class Calls:
         written: Written | None = None
         try:
             if item[6] and now_ns > item[6] * 1000:
-                raise _late(item[6], now_ns)
+                raise late(item[6], now_ns)
             results.append(self._invoke(item, blocks))
         except HuteroxError as exc:
             written = self._write_error(item, exc)
@@ -383,6 +386,8 @@ class Calls:
 
     def _end(self, item: Item, written: Written, blocks: list[RequestBytes]) -> int:
         """Hot path for whole messages. Publish the final answer; returns the time."""
+        if not WORKER[0]:
+            leave()
         _, _, call_id, offset, _, signature, _ = item
         if signature and type(plan := self._numbered(signature)) is Plan:
             plan.blocks.pop(offset, None)
@@ -484,11 +489,6 @@ class Calls:
     def _room_until_s(self, deadline_us: int) -> float:
         until_s = time.monotonic() + self._stream_room_wait_s
         return min(until_s, deadline_us / 1e6) if deadline_us else until_s
-
-
-def _late(deadline_us: int, now_ns: int) -> DeadlineExceeded:
-    late_ms = now_ns // 1_000_000 - deadline_us // 1000
-    return DeadlineExceeded(f"its time was over {late_ms} ms before the call was started", executed="no")
 
 
 def _close(parts: Generator[Any, Any, Any]) -> None:

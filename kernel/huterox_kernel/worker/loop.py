@@ -22,6 +22,7 @@ from msgspec import Struct
 from huterox_kernel.worker import control
 from huterox_kernel.worker.calls import Calls
 from huterox_kernel.worker.control import AddLane, Close, Decoder, DrainLanes, DropLane, LaneBroken, LaneDropped
+from huterox_kernel.worker.forks import WORKER, leave
 from huterox_kernel.worker.inputs import Expected
 from huterox_kernel.worker.pinned import Pinned
 from huterox_kernel.worker.runtimes.base import Model
@@ -184,6 +185,8 @@ class Loop:
             # It comes from a signal handler of the model's, an alarm that was not switched off: no call is disturbed.
             say(f"a signal handler of the model raised between calls: {reason_of(exc)}")
             return
+        if not WORKER[0]:
+            leave()
         for descriptor, _ in events:
             lane = by_descriptor.get(descriptor)
             if lane is None:
@@ -343,6 +346,7 @@ class Loop:
     # Lanes.
 
     def _serve(self, number: int, end: ContainerEnd, counts: Any) -> _Lane:
+        end.hide_from_children()
         lane = _Lane(number, Calls(end, self._model, self._expected, copies=self._copies), counts)
         self._by_descriptor[end.fileno()] = lane
         self._epoll.register(end.fileno(), select.EPOLLIN)

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from huterox_kernel.worker import control, entries, runtimes
 from huterox_kernel.worker.control import ControlError, Failed, Progress, Ready, Start, StartSent
+from huterox_kernel.worker.forks import end_if_forked
 from huterox_kernel.worker.imports import DEAR_S, Watch, give_way
 from huterox_kernel.worker.inputs import Expected
 from huterox_kernel.worker.loop import DECODE, Loop
@@ -52,6 +53,7 @@ def serve(control_descriptor: int, taken_s: float) -> int:
     try:
         expected = Expected(start.model.inputs)
         loaded = _load(start, sock, taken_s)
+        end_if_forked()
         if copies := not counts_are_exact():
             say("this interpreter's reference counts cannot be relied on: inputs and outputs are copied")
         loop = Loop(sock, lane, ledger, loaded.model, expected, start.spin_us, copies)
@@ -84,6 +86,7 @@ def _load(start: Start, sock: socket.socket, taken_s: float) -> Loaded:
     marks = [Mark("fork", taken_s, 0)]
 
     def announce(stage: str) -> None:
+        end_if_forked()
         marks.append(Mark(stage, time.monotonic(), watch.count()))
         control.send(sock, Progress(stage))
         if stage == "load":
@@ -109,6 +112,7 @@ def _runtime_of(spec: ModelSpec, announce: Announce, device: str) -> Model:
 
 def _report_failure(sock: socket.socket, exc: BaseException, words: Words) -> int:
     """Tell the kernel, then the log. Returns the process's exit code."""
+    end_if_forked()
     reason = str(exc) if type(exc) is LoadError else reason_of(exc)
     text = traceback_of(exc)
     if isinstance(exc, SystemExit) and (said := words.said()):  # it has told a person why, and nobody else

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from huterox_kernel.worker.forks import NO_MEMORY, WORKER
 from huterox_kernel.worker.inputs import tensor_at
 from huterox_shm.errors import ShmError
 from huterox_shm.lane import ContainerEnd
@@ -49,7 +50,10 @@ class Outputs:
 
         Raises:
             InvalidInput: no such array can be.
+            RuntimeError: this is not the worker, but a process that the model forked.
         """
+        if not WORKER[0]:
+            raise RuntimeError(NO_MEMORY)
         self._give_back_dropped()
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         torch = sys.modules.get("torch")

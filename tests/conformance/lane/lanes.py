@@ -80,6 +80,9 @@ class MemorySegment:
         self.chunks -= self._chunks_of(offset, nbytes)
         self.buffer[offset : offset + nbytes] = bytes(nbytes)
 
+    def hide_from_children(self, offset, nbytes):
+        pass
+
     def _chunks_of(self, offset, nbytes):
         assert self.home.start <= offset < offset + nbytes <= self.home.stop
         assert not offset % CHUNK_NBYTES and not nbytes % CHUNK_NBYTES
