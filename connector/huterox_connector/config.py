@@ -26,7 +26,7 @@ class ConnectorConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     hwm: int = 20_000  # messages that wait for one peer; above core.calls_max, so that only a dead one reaches it
     connections_max: int = 8192  # of callers, and of kernels; fewer where the system gives fewer descriptors
     caller_nbytes_max: int = 256 * 1024 * 1024  # answers that may wait for one caller to read them
-    callers_nbytes_max: int = 1024 * 1024 * 1024  # the same for all callers
+    callers_nbytes_max: int = 1024 * 1024 * 1024  # for all callers; one may have as much waiting as is left of it
     linger_ms: int = 200
     drain_s: float = 5.0  # at stop: how long calls in flight may take to end
     admin_rate_per_s: float = 500.0  # OPEN, LEASE and ADMIN from one peer

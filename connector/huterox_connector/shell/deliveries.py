@@ -4,8 +4,11 @@ Problem: a caller that does not read lets ZeroMQ queue its answers, which counts
 tell what it holds. Idea: what goes to one caller is sent in order. So every so many bytes one frame is a *mark*, sent
 without a copy and tracked: once ZeroMQ is done with it, so it is with all that was sent before.
 
-Full: a caller that has more than its share waiting is sent nothing more (`STALLED`) until some of it has gone; an
-answer goes out whatever its size where nothing waits. Gone: ZeroMQ says so when something is sent (`GONE`).
+Full: a caller that has its share waiting is sent nothing more (`STALLED`) until some of it has gone; a message goes out
+whatever its size where nothing waits. Gone: ZeroMQ says so when something is sent (`GONE`).
+
+Share: as much as is free in all. So those who do not read leave as much again as any of them has, whoever comes next
+has room, and the total is never above its bound: by equal shares, each newcomer would take one beyond what is full.
 """
 
 import errno
@@ -48,7 +51,7 @@ class Deliveries:
 
     Args:
         caller_nbytes_max: what may wait for one caller.
-        nbytes_max: what may wait for all; beyond it, whoever has more than an equal share is sent nothing.
+        nbytes_max: the same for all, beside what went to callers for whom nothing waited, and bytes without a mark.
     """
 
     def __init__(self, socket: "zmq.Socket[bytes]", caller_nbytes_max: int, nbytes_max: int) -> None:
@@ -91,7 +94,7 @@ class Deliveries:
         """The last frame is the mark."""
         self._settle(caller)
         waiting = self._marked.get(caller, 0)
-        if waiting and waiting + unmarked > self._share(unmarked):
+        if waiting and not self._has_room(waiting + unmarked):
             return STALLED
         last = frames[-1]
         mark = zmq.Frame(last.buffer if isinstance(last, zmq.Frame) else last, True, copy=False, copy_threshold=0)
@@ -109,14 +112,13 @@ class Deliveries:
         self._unmarked.pop(caller, None)
         return SENT
 
-    def _share(self, nbytes: int) -> int:
-        """What may wait for one caller now, `nbytes` more included."""
-        if self._nbytes + nbytes <= self._nbytes_max:
-            return self._caller_nbytes_max
-        self.settle()
-        if self._nbytes + nbytes <= self._nbytes_max:
-            return self._caller_nbytes_max
-        return min(self._caller_nbytes_max, self._nbytes_max // max(1, len(self._marks)))
+    def _has_room(self, nbytes: int) -> bool:
+        """May so much wait for one caller, what waits already included?"""
+        if nbytes > self._caller_nbytes_max:
+            return False
+        if nbytes > self._nbytes_max - self._nbytes:
+            self.settle()
+        return nbytes <= self._nbytes_max - self._nbytes
 
     def _failed(self, caller: bytes, exc: zmq.ZMQError) -> int:
         if exc.errno != errno.EHOSTUNREACH:
