@@ -1,18 +1,15 @@
 """What a model forks is no second worker, whatever way it comes back."""
 
 import signal
-import time
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
-from huterox.core import Limits
-from huterox.lane_core import LaneCall, LaneCore
-
-from .caller import PATIENCE_S, Caller
+from .caller import Caller
 from .conftest import Switchboard
+from .numbered import Numbered
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
 
@@ -21,42 +18,21 @@ CAME_BACK = 70
 SAYS = "A process that the model forked came back"
 
 
-class Numbered:
-    """A lane as the SDK has one: its calls have numbers for their forms, and take the worker's shortest way."""
-
-    def __init__(self, switchboard: Switchboard) -> None:
-        self.caller = switchboard.caller(A)
-        self.core = LaneCore(self.caller.end, Limits())
-
-    def send(self, method: str = "predict", **inputs: Any) -> LaneCall:
-        call = LaneCall()
-        self.core.publish(call, method, inputs, PATIENCE_S, time.monotonic())
-        self.core.flush()
-        return call
-
-    def answer(self, call: LaneCall) -> Any:
-        end_s = time.monotonic() + PATIENCE_S
-        while call not in self.core.news:
-            assert time.monotonic() < end_s, "no answer"
-            self.caller.end.wait(0.05)
-            self.core.take()
-        self.core.news.remove(call)
-        return self.core.outcome(call)["result"]
-
-    def result(self, method: str, **inputs: Any) -> Any:
-        return self.answer(self.send(method, **inputs))
-
-    def answers_right(self) -> None:
-        for index, call in [(index, self.send(x=np.full(3, index))) for index in range(20)]:
-            assert self.answer(call).tolist() == [index + 1] * 3
+def answers_right(self) -> None:
+    for index, call in [(index, self.send(x=np.full(3, index))) for index in range(20)]:
+        assert self.answer(call).tolist() == [index + 1] * 3
 
 
-def answers_right(caller: Caller, switchboard: Switchboard) -> None:
+def answers_right(switchboard: Switchboard, caller: Caller, numbered: Numbered | None = None) -> None:
     """Twenty calls of each kind: a second worker answered some of them, or took them away."""
+    short = [(index, numbered.send(x=np.full(3, index))) for index in range(20)] if numbered else []
     sent = [(index, caller.send("predict", x=np.full(3, index))) for index in range(20)]
     routed = [(index, switchboard.call(A, "predict", x=np.full(3, index))) for index in range(20)]
     for index, call_id in sent:
         assert caller.answer(call_id)["result"].tolist() == [index + 1] * 3
+    for index, call in short:
+        assert numbered is not None
+        assert numbered.answer(call)["result"].tolist() == [index + 1] * 3
     for index, request_id in routed:
         (answer,) = switchboard.parts_and_answer(request_id)
         assert answer.values["result"].tolist() == [index + 1] * 3
@@ -72,13 +48,13 @@ def test_a_child_that_comes_back_to_the_worker_ends_there(switchboard: Switchboa
     switchboard.start()
     switchboard.created(A, "forks.py:Forks", params={"past_python": past_python})
     caller = switchboard.caller(A)
-    numbered = Numbered(switchboard)
+    numbered = Numbered(switchboard.caller(A))
     x = np.ones(2, np.int64)
     numbered.result("predict", x=x)
     ways: dict[str, Any] = {
         "returns": lambda: [caller.result("returns", x=x)["result"][0]],
         "returns, routed": lambda: [switchboard.result(A, "returns", x=x)["result"][0]],
-        "returns, numbered": lambda: [numbered.result("returns", x=x)[0] for _ in range(3)],
+        "returns, numbered": lambda: [numbered.result("returns", x=x)["result"][0] for _ in range(3)],
         "gives": lambda: [caller.result("gives")["pid"]],
         "raises": lambda: [caller.result("raises")["result"]],
         "exits": lambda: [caller.result("exits")["result"]],
@@ -91,15 +67,13 @@ def test_a_child_that_comes_back_to_the_worker_ends_there(switchboard: Switchboa
         for pid in run():
             assert pid, way
             assert caller.result("wait", pid=int(pid)) == {"result": CAME_BACK}, way
-        answers_right(caller, switchboard)
-        numbered.answers_right()
+        answers_right(switchboard, caller, numbered)
     assert SAYS in switchboard.admin("logs", container=A)["text"]
 
-    assert numbered.result("lets_go_of_a_result", x=x).tolist() == [0, 1, 2, 3]
+    assert numbered.result("lets_go_of_a_result", x=x)["result"].tolist() == [0, 1, 2, 3]
     ended = caller.result("wait", pid=caller.result("left")["result"])
     assert ended == {"result": -signal.SIGSEGV if past_python else CAME_BACK}  # it has no ring to answer in
-    answers_right(caller, switchboard)
-    numbered.answers_right()
+    answers_right(switchboard, caller, numbered)
 
     (pid,) = set(
         switchboard.result(A, "allocates")["result"].tolist()
@@ -108,7 +82,7 @@ def test_a_child_that_comes_back_to_the_worker_ends_there(switchboard: Switchboa
     assert caller.result("wait", pid=caller.result("from_thread")["result"]) == {"result": 0}
     assert caller.result("lets_go", x=np.zeros(4096)) == {"result": 3}
     assert caller.result("works", x=np.arange(5000.0)) == {"result": 12497500.0}
-    answers_right(caller, switchboard)
+    answers_right(switchboard, caller, numbered)
 
 
 @pytest.mark.parametrize("past_python", [False, True], ids=["os.fork", "fork in C"])
@@ -120,6 +94,6 @@ def test_a_child_that_comes_back_from_a_load_ends_there(
     ready = switchboard.created(A, "forks.py:Forks", params={"at_load": at_load, "past_python": past_python})
     (child,) = psutil.Process(ready.pid).children()
     switchboard.until(lambda: child.status() == psutil.STATUS_ZOMBIE)
-    answers_right(switchboard.caller(A), switchboard)
+    answers_right(switchboard, switchboard.caller(A))
     assert SAYS in switchboard.admin("logs", container=A)["text"]
     assert [event.what for event in switchboard.events] == ["loading", "ready"]

@@ -41,6 +41,9 @@ class Numbered:
         self.last_address = result.__array_interface__["data"][0]
         return result
 
+    def where_allocated(self):
+        return {"address": self.last_address}
+
     def scratch(self, size, *, allocate):
         self.held = [allocate(size, "int64")]
         allocate((2, size))
