@@ -198,6 +198,11 @@ class Harness:
         return container
 
 
+def args_of_verbs() -> dict[str, type[Any]]:
+    """The operator's verbs, all that the core has, and the type of each one's arguments."""
+    return Harness().board._admin.args_of
+
+
 def call_header(handle: int, request_id: int, budget_us: int = 10_000_000) -> bytes:
     return pack_header(Kind.CALL, Flag.PACKED, 0, request_id, handle, budget_us)
 

@@ -89,6 +89,11 @@ class Admin:
             "resume": (NodeArgs, changes.resume),
         }
 
+    @property
+    def args_of(self) -> dict[str, type[Any]]:
+        """The type of each verb's arguments."""
+        return {verb: args for verb, (args, _) in {**self._questions, **self._orders, **self._changes}.items()}
+
     def on_request(self, request: AdminRequested, now_s: float) -> list[Effect]:
         """Answer a question, carry out an order, or queue a change."""
         verb = request.meta.verb
@@ -100,7 +105,7 @@ class Admin:
                 args_type, order = self._orders[verb]
                 return order(request, self._args(request, args_type), now_s)
             if verb not in self._changes:
-                known = sorted({**self._questions, **self._orders, **self._changes})
+                known = sorted(self.args_of)
                 raise InvalidInput(f"unknown verb {verb!r}; known are {', '.join(known)}", known=known)
             if len(self._queue) >= self._config.mutations_max:
                 raise Busy("too many changes wait for the disk", retry_after_s=self._config.busy_retry_after_s)

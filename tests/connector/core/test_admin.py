@@ -18,7 +18,7 @@ from huterox_connector.core.measured import Measured
 from huterox_wire.errors import Conflict, Fault, InvalidInput, NotFound
 from huterox_wire.ids import text_of
 from huterox_wire.kinds import Kind
-from huterox_wire.meta import AdminMeta, OpenedMeta, OpenMeta
+from huterox_wire.meta import AdminMeta, AdminReplyMeta, OpenedMeta, OpenMeta
 from huterox_wire.nodes import ModelSpec
 
 
@@ -245,3 +245,71 @@ def test_stored_model_keeps_every_field() -> None:
 
 def _admin(verb: str, **args: object) -> AdminMeta:
     return AdminMeta(verb, args)
+
+
+def test_pending_lists_what_a_caller_waits_for_and_nothing_else(harness: Harness) -> None:
+    """By kind: a call that waits for its container, one in flight, a lease, a log, a change written and one in line."""
+    node = harness.node(slots=2)
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    harness.service("cold")
+    assert pending(harness) == []
+    harness.call("cold", 11)  # waits for a container
+    harness.hit("bert", 12)
+    harness.lease("bert", 13)
+    harness.on(happened.AdminRequested(CALLER, 14, _admin("logs", name="bert")))
+    assert refused(harness.on(happened.AdminRequested(CALLER, 15, _admin("delete", name="none of it"))))  # at once
+    (commit,) = harness.on(
+        happened.AdminRequested(CALLER, 16, _admin("deploy", model={"name": "m", "entry": "m.py:M"}))
+    )
+    harness.on(happened.AdminRequested(CALLER, 17, _admin("create", name="s", model="m")))
+    for request_id, caller in ((21, b"other"), (12, b"other")):
+        harness.hit("bert", request_id, caller=caller)
+    harness.call("cold", 22, caller=b"other")
+    harness.on(happened.AdminRequested(OPERATOR, 23, _admin("create", name="t", model="m")))
+    assert pending(harness) == [11, 12, 13, 14, 16, 17]
+    assert pending(harness, b"other") == [12, 21, 22]
+    assert pending(harness, OPERATOR) == [23]
+    assert pending(harness, b"nobody") == []
+    assert isinstance(commit, asked.Commit)
+    (second,) = [e for e in harness.on(happened.Committed(commit.ticket)) if isinstance(e, asked.Commit)]
+    assert pending(harness) == [11, 12, 13, 14, 17]
+    harness.on(happened.CommitFailed(second.ticket, "disk full"))
+    assert pending(harness) == [11, 12, 13, 14]
+
+
+def test_pending_lists_nothing_that_has_ended(harness: Harness) -> None:
+    node = harness.node(slots=2)
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    harness.service("cold")
+    for request_id in range(11, 17):
+        harness.hit("bert", request_id)
+    harness.call("cold", 17)
+    harness.call("cold", 18, budget_s=0.5)
+    harness.lease("bert", 19, budget_s=0.5)
+    assert pending(harness) == [*range(11, 20)]
+    harness.answer(node, 11)
+    harness.answer(node, 12, Kind.ERROR)
+    harness.answer(node, 13, Kind.PART)  # there is more to come
+    harness.on(happened.CallCancelled(CALLER, 14))
+    harness.on(happened.CallCancelled(CALLER, 17))
+    harness.on(happened.CallerStalled(CALLER, 15))
+    assert pending(harness) == [13, 14, 16, 18, 19]
+    harness.answer(node, 14, Kind.ERROR)  # its container has given it up
+    assert pending(harness) == [13, 16, 18, 19]
+    harness.tick(1.0)  # the time of two is over
+    assert pending(harness, now_s=1.0) == [13, 16]
+    harness.hand_back(node, 16, 1.0)  # begun by nobody: it waits for its turn again, or has been sent anew
+    assert pending(harness, now_s=1.0) == [13, 16]
+    harness.on(happened.CallersGone(frozenset({CALLER})), 1.0)
+    assert pending(harness, now_s=1.0) == []
+
+
+def pending(harness: Harness, caller: bytes = CALLER, now_s: float = 0.0) -> list[int]:
+    """What a caller is told; the question itself is not listed."""
+    (answer,) = harness.on(happened.AdminRequested(caller, 99, _admin("pending")), now_s)
+    assert isinstance(answer, asked.Answer) and isinstance(answer.meta, AdminReplyMeta)
+    assert (answer.caller, answer.request_id) == (caller, 99)
+    request_ids: list[int] = answer.meta.result["request_ids"]
+    return request_ids

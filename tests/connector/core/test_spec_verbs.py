@@ -6,33 +6,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.connector.harness import Harness, refused
+from tests.connector.harness import Harness, args_of_verbs, refused
 
-from huterox_connector.core import adminargs
 from huterox_wire.errors import ResourceInterrupt
 
 SPEC = (Path(__file__).parents[3] / "wire" / "SPEC.md").read_text(encoding="utf-8")
 
-ARGS = {
-    "status": adminargs.NoArgs,
-    "deploy": adminargs.DeployArgs,
-    "undeploy": adminargs.UndeployArgs,
-    "create": adminargs.CreateArgs,
-    "delete": adminargs.ServiceArgs,
-    "pin": adminargs.ServiceArgs,
-    "unpin": adminargs.ServiceArgs,
-    "drain": adminargs.NodeArgs,
-    "resume": adminargs.NodeArgs,
-    "models": adminargs.PageArgs,
-    "services": adminargs.ServicesArgs,
-    "ps": adminargs.PageArgs,
-    "nodes": adminargs.PageArgs,
-    "usage": adminargs.UsageArgs,
-    "events": adminargs.EventsArgs,
-    "pending": adminargs.NoArgs,
-    "evict": adminargs.EvictArgs,
-    "logs": adminargs.LogsArgs,
-}
+ARGS = args_of_verbs()
 
 
 def table(header: str) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.connector.harness import Harness
+from tests.connector.harness import Harness, args_of_verbs
 
 from huterox_connector.core import adminargs, desired
 from huterox_connector.core import effects as asked
@@ -31,20 +31,7 @@ CALLER = b"operator"
 REFUSAL_NBYTES_MAX = 8 * 1024
 """An error says little: it does not give back what was sent."""
 
-ARGS: dict[str, type[Any]] = {
-    **dict.fromkeys(("models", "ps", "nodes"), adminargs.PageArgs),
-    "status": adminargs.NoArgs,
-    "services": adminargs.ServicesArgs,
-    "usage": adminargs.UsageArgs,
-    "events": adminargs.EventsArgs,
-    "evict": adminargs.EvictArgs,
-    "logs": adminargs.LogsArgs,
-    "deploy": adminargs.DeployArgs,
-    "undeploy": adminargs.UndeployArgs,
-    "create": adminargs.CreateArgs,
-    **dict.fromkeys(("delete", "pin", "unpin"), adminargs.ServiceArgs),
-    **dict.fromkeys(("drain", "resume"), adminargs.NodeArgs),
-}
+ARGS = args_of_verbs()
 
 
 class Door:
