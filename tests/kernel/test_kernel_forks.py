@@ -18,11 +18,6 @@ CAME_BACK = 70
 SAYS = "A process that the model forked came back"
 
 
-def answers_right(self) -> None:
-    for index, call in [(index, self.send(x=np.full(3, index))) for index in range(20)]:
-        assert self.answer(call).tolist() == [index + 1] * 3
-
-
 def answers_right(switchboard: Switchboard, caller: Caller, numbered: Numbered | None = None) -> None:
     """Twenty calls of each kind: a second worker answered some of them, or took them away."""
     short = [(index, numbered.send(x=np.full(3, index))) for index in range(20)] if numbered else []
