@@ -74,7 +74,8 @@ def test_a_child_that_comes_back_to_the_worker_ends_there(switchboard: Switchboa
         switchboard.result(A, "allocates")["result"].tolist()
     )  # the child is refused, and comes back with that
     assert caller.result("wait", pid=pid) == {"result": CAME_BACK}
-    assert caller.result("wait", pid=caller.result("from_thread")["result"]) == {"result": 0}
+    if not past_python:  # there Python itself may wait in the child, for a thread that only the worker has
+        assert caller.result("wait", pid=caller.result("from_thread")["result"]) == {"result": 0}
     assert caller.result("lets_go", x=np.zeros(4096)) == {"result": 3}
     assert caller.result("works", x=np.arange(5000.0)) == {"result": 12497500.0}
     answers_right(switchboard, caller, numbered)
