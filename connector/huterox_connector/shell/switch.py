@@ -327,12 +327,16 @@ class Switch:
 
     def _on_front(self, came: int, went: int) -> None:
         """Callers have come, or left."""
-        self._gates[0].taken(came)
+        front, back = self._gates
+        front.changed(came, went)
+        back.beside(came)
         if went:
             self._presence.connection_ended()
 
-    def _on_back(self, came: int, _: int) -> None:
-        self._gates[1].taken(came)
+    def _on_back(self, came: int, went: int) -> None:
+        front, back = self._gates
+        back.changed(came, went)
+        front.beside(came)
 
     def sweep(self) -> None:
         """Now and then: what waits for callers is looked at, and nothing is kept of those that have left."""

@@ -36,14 +36,14 @@ CALLER_NBYTES_MAX = 8 * MIB
 class Daemon:
     """A running connector in a folder of its own. Its kernels, played by the tests, do not beat: it is patient."""
 
-    def __init__(self, folder: Path, descriptors_max: int | None = None) -> None:
+    def __init__(self, folder: Path, descriptors_max: int | None = None, front: str = "", **settings: int) -> None:
         self._descriptors_max = descriptors_max
         core = {"node_suspect_s": 60.0, "node_timeout_s": 6.0}
         self.folder = folder
-        self.front = f"ipc://{folder}/front.ipc"
+        self.front = front or f"ipc://{folder}/front.ipc"
         self.back = f"ipc://{folder}/back.ipc"
         lines = [f'front = "{self.front}"', f'back = "{self.back}"', f'store = "{folder}/store.db"']
-        lines += [f"caller_nbytes_max = {CALLER_NBYTES_MAX}", "[core]"]
+        lines += [f"caller_nbytes_max = {CALLER_NBYTES_MAX}", *(f"{k} = {v}" for k, v in settings.items()), "[core]"]
         (folder / "connector.toml").write_text("\n".join(lines + [f"{k} = {v}" for k, v in core.items()]) + "\n")
         self.process: subprocess.Popen[bytes]
         self.peers: list[Peer] = []

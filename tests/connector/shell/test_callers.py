@@ -1,14 +1,12 @@
-"""Callers that send nonsense, leave, do not read, or are too many."""
+"""Callers that send nonsense, leave, or do not read."""
 
 import os
 import random
-import socket
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.connector.shell.daemon import CALLER_NBYTES_MAX, MIB, Daemon, running, serve
+from tests.connector.shell.daemon import CALLER_NBYTES_MAX, MIB, Daemon, serve
 
 from huterox_wire.header import pack_header, unpack_header
 from huterox_wire.kinds import Flag, Kind
@@ -139,38 +137,6 @@ def test_message_of_too_many_frames_is_refused_and_holds_nobody_up_for_long(daem
     kernel.send([b"", *[b""] * 5000])
     kernel.send_control(Kind.HEARTBEAT, HeartbeatMeta("n1", "b1"))
     kernel.receive_control(Kind.HEARTBEAT)
-
-
-def test_more_connections_than_there_are_descriptors_end_nobody(tmp_path: Path) -> None:
-    with running(Daemon(tmp_path, descriptors_max=256)) as daemon:
-        caller, kernel, handle, _ = serve(daemon)
-        front = Path(daemon.front.removeprefix("ipc://"))
-        crowd: list[socket.socket] = []
-        while front.exists():
-            for _ in range(10):
-                crowd.append(connected(front))
-            assert len(crowd) < 400, "the switchboard lets everybody in"
-            time.sleep(0.005)
-        assert daemon.process.poll() is None
-        assert len(crowd) > 60, "more than the usual half of its descriptors are used"
-        caller.send(encode(Kind.CALL, 11, handle, 5_000_000, b"\x80"))  # who is there stays
-        route, _ = kernel.receive_call()
-        kernel.send([route, pack_header(Kind.REPLY, Flag.PACKED, 0, 11)])
-        assert unpack_header(caller.receive()[0]).request_id == 11
-        late = daemon.caller()  # it tries again until there is room
-        assert daemon.kernel("n2").receive_control(Kind.REGISTER)
-        for each in crowd:
-            each.close()
-        assert late.ask("status")["nodes"] == 2
-
-
-def connected(path: Path) -> socket.socket:
-    """A connection of somebody who says nothing; or who was not let in any more."""
-    sock = socket.socket(socket.AF_UNIX)
-    sock.setblocking(False)
-    with suppress(OSError):
-        sock.connect(str(path))
-    return sock
 
 
 def resident_nbytes(pid: int) -> int:
