@@ -9,6 +9,7 @@ whatever its size where nothing waits. Gone: ZeroMQ says so when something is se
 
 Share: as much as is free in all. So those who do not read leave as much again as any of them has, whoever comes next
 has room, and the total is never above its bound: by equal shares, each newcomer would take one beyond what is full.
+(Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998, with alpha = 1.)
 """
 
 import errno
