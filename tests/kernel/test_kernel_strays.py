@@ -108,3 +108,24 @@ def test_it_ends_with_the_kernel_however_that_ends(
     kernel.send_signal(how)
     kernel.wait(30)
     eventually(lambda: (wearers(mark), wearers(own), is_there()) == ([], [], False))
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+@pytest.mark.parametrize("how", ["closed", "killed"])
+def test_pools_that_a_model_leaves_open_end_with_its_container(switchboard: Switchboard, how: str, busy: bool) -> None:
+    switchboard.start()
+    ready = switchboard.created(A, "pools.py:Pools")
+    pids = switchboard.result(A)["result"]
+    mark = marks.worn_by(ready.pid)
+    assert mark
+    assert len(pids) >= 4  # its own, and one at least of each pool of processes
+    assert {*pids, ready.pid} <= set(wearers(mark))
+    if busy:
+        switchboard.result(A, "busy")
+    if how == "closed":
+        switchboard.tell_close(A, grace_s=0.5 if busy else 60.0)
+    else:
+        os.kill(ready.pid, signal.SIGKILL)
+    gone = switchboard.event(A, "gone")
+    assert gone.cause == ("crashed" if how == "killed" else "hung" if busy else "closed")  # idle ones need no grace
+    assert wearers(mark) == []
