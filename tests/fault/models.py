@@ -34,6 +34,10 @@ class Mixed:
         for number in range(count):
             yield {"number": number, "square": np.full(64, number * number)}
 
+    def blocks(self, count: int, nbytes: int) -> Iterator[dict[str, object]]:
+        for number in range(count):
+            yield {"number": number, "block": np.zeros(nbytes, np.uint8)}
+
     def nap(self, seconds: float, mark: str = "") -> int:
         """`mark` is a file that appears once the call runs."""
         if mark:

@@ -20,7 +20,14 @@ class Site(Processes):
     """Two daemons in a folder, and whatever comes of them."""
 
     def __init__(
-        self, folder: Path, *, slots: int = 12, back: str = "", heartbeat_s: float = 0.5, **kernel: Any
+        self,
+        folder: Path,
+        *,
+        slots: int = 12,
+        back: str = "",
+        heartbeat_s: float = 0.5,
+        core: dict[str, Any] | None = None,
+        **kernel: Any,
     ) -> None:
         super().__init__(folder)
         (folder / "logs").mkdir(parents=True)
@@ -28,6 +35,7 @@ class Site(Processes):
         self._write("connector", front=self.endpoint, back=back, store=str(folder / "huterox.db"))
         with (folder / "connector.toml").open("a") as config:
             config.write(f"[core]\nheartbeat_s = {heartbeat_s}\n")
+            config.writelines(f"{key} = {value}\n" for key, value in (core or {}).items())
         own = {"node": "site", "host_mb": 4096, "slots": slots, "preload": ["numpy"], "switchboard": back, **kernel}
         self._write("kernel", dir=str(folder / "kernel"), **own)
         self.daemons: dict[str, subprocess.Popen[str]] = {}

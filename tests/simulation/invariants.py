@@ -79,7 +79,9 @@ def calls_are_at_nodes_that_live(world: "World") -> None:
         node = call.container.node
         assert nodes.get(node.identity) is node, f"call {key} is at {node.name}, which has gone"
         nbytes += call.nbytes
+    nbytes += sum(board.calls._given_up.values())
     assert board.calls._nbytes == nbytes
+    assert set(board.calls._given_up) <= set(board.registry.nodes)
     assert nbytes <= world.config.calls_nbytes_max + world.config.waiting_nbytes_max
     for key, question in board._questions._open.items():
         assert question.kernel in nodes, f"question {key} waits for a kernel that has gone"

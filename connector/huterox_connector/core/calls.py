@@ -81,6 +81,7 @@ class Calls:
         self._table: dict[CallKey, Call] = {}
         self._of_caller: dict[bytes, int] = {}
         self._nbytes = 0
+        self._given_up: dict[bytes, int] = {}  # by kernel: bytes of calls that it may not have read
         self._routes = routes
         self._config = config
         self._calls_max = config.calls_max
@@ -234,6 +235,18 @@ class Calls:
         """End a call without an answer from its container."""
         call.service.errors += 1
         self._forget((call.caller, call.request_id), call)
+
+    def give_up(self, call: Call) -> None:
+        """Nobody waits for its answer any more. Its bytes may still wait for its kernel to read them: they count."""
+        self.drop(call)
+        kernel = call.container.node.identity
+        self._given_up[kernel] = self._given_up.get(kernel, 0) + call.nbytes
+        self._nbytes += call.nbytes
+
+    def heard(self, kernel: bytes) -> None:
+        """It reads what it is sent; or it has gone, and is sent nothing more."""
+        if self._given_up:
+            self._nbytes -= self._given_up.pop(kernel, 0)
 
     def take_back(self, call: Call) -> None:
         """A call that its container had not started goes elsewhere."""

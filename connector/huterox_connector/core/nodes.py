@@ -116,6 +116,7 @@ class Nodes:
             known = None
         node = known or self._add(event, now_s)
         self._registry.heard(node, now_s)
+        self._calls.heard(node.identity)
         node.devices = {device.id: device.name for device in meta.capacity.devices}
         node.offered = _amounts(meta)
         self._count_base(node, meta)
@@ -212,6 +213,7 @@ class Nodes:
                 return self._twins.refuse(event.identity, first, now_s)
             return [Command(event.identity, Kind.REGISTER, self._registered(again=True))]
         self._registry.heard(node, now_s)
+        self._calls.heard(node.identity)
         effects: list[Effect] = [Command(event.identity, Kind.HEARTBEAT, None)]
         strays = False
         for report in _least_recently_used_first(event.meta.containers):
@@ -392,6 +394,7 @@ class Nodes:
                 effects += self._residency.ended(container, "node_lost", f"its node was lost: {reason}", "", now_s)
         effects += self._residency.fail_calls_of(node, f"its node was lost: {reason}", now_s)
         effects += self._questions.lose(node.identity)
+        self._calls.heard(node.identity)
         return effects + self._residency.retry_anew(now_s)  # what it was loading is loaded elsewhere
 
     def excuse(self, now_s: float) -> None:

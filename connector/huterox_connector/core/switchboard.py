@@ -292,7 +292,7 @@ class Switchboard:
 
     def _give_up(self, call: Call, now_s: float) -> list[Effect]:
         """Nobody waits for this call any more. It counts as an error."""
-        self.calls.drop(call)
+        self.calls.give_up(call)
         return [self._cancel_at_kernel(call), *self._leaving.drained(call.container, now_s)]
 
     def _unanswered(self, caller: bytes) -> list[int]:

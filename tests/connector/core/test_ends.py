@@ -249,3 +249,34 @@ def test_late_answer_is_not_given_to_a_later_call_of_the_same_request_id(harness
     assert calls.answered(node, first.route, late) is None
     assert harness.on(happened.CallReturned(node, first.route, 2, [b"frame2"], 6)) == []
     assert calls.answered(node, second.route, pack_header(Kind.REPLY, Flag.PACKED, 0, 2)) is second
+
+
+@pytest.mark.parametrize("end", ["deadline", "left", "stalled"])
+@pytest.mark.parametrize("sign", ["beat", "registered", "lost"])
+def test_bytes_of_a_call_that_was_given_up_count_until_its_kernel_is_heard(end: str, sign: str) -> None:
+    """It may be stopped, and they wait for it in this process."""
+    harness = Harness(calls_nbytes_max=1000, node_timeout_s=30.0)
+    node = harness.node()
+    harness.service("bert")
+    harness.load(node, "bert", 1)
+    handle = harness.handles["bert"]
+    assert harness.board.calls.hit(CALLER, call_header(handle, 2, budget_us=500_000), 900, 0.0)
+    if end == "left":
+        harness.on(happened.CallersGone(frozenset({CALLER})), 1.0)
+    elif end == "stalled":
+        harness.on(happened.CallerStalled(CALLER, 2), 1.0)
+    else:
+        harness.tick(1.0)
+    assert len(harness.board.calls) == 0
+    assert harness.board.calls.hit(b"next", call_header(handle, 3), 200, 1.0) is None
+    (refusal,) = refused(harness.on(happened.CallMissed(b"next", 3, handle, 10**6, [b""], 200), 1.0))
+    assert refusal.error.code == "Busy"
+    if sign == "beat":
+        harness.beat(node, 2.0)
+    elif sign == "registered":
+        harness.node(now_s=2.0)
+    else:
+        harness.pass_time(1.0, 40.0)
+    assert harness.board.calls._nbytes == 0
+    if sign == "beat":
+        assert harness.board.calls.hit(b"next", call_header(handle, 3), 200, 2.0)
