@@ -53,6 +53,12 @@ class Mixed:
             time.sleep(0.005)
         return os.getpid()
 
+    def never_ends(self, mark: str) -> None:
+        """`mark` appears once it runs."""
+        Path(mark).touch()
+        while True:
+            pass
+
     def spin(self, x: np.ndarray, seconds: float) -> np.ndarray:
         """Works for so long."""
         until_s = time.perf_counter() + seconds
