@@ -3,9 +3,15 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 
 import pytest
 
+from huterox_kernel.shell.cgroups import groups
+from huterox_kernel.shell.cpus import usable_cpus
 from huterox_shm.lane import DEAD
 from huterox_wire.errors import InvalidInput, ModelError, WorkerLost
 
@@ -79,16 +85,77 @@ def test_an_alarm_of_the_model_that_strikes_between_calls_disturbs_nobody(switch
 
 
 def test_workers_are_told_how_many_processors_their_kernel_may_use(switchboard: Switchboard) -> None:
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
-    try:
+    with affinity():
         switchboard.start(preload=[], torch_threads=0)
-    finally:
-        os.sched_setaffinity(0, allowed)
     switchboard.created(A, "awkward.py:Awkward")
     names = ["OMP_NUM_THREADS", "RAYON_NUM_THREADS"]
     counted = "1" if os.sysconf("SC_NPROCESSORS_ONLN") > 1 else None  # what the library counts itself is right then
     assert switchboard.result(A, "environment", names=names) == dict(zip(names, ["1", counted], strict=True))
+
+
+@pytest.fixture
+def limited(request: pytest.FixtureRequest) -> Iterator[AbstractContextManager[None]]:
+    """While it lasts, what is started has one processor: by affinity, or by the quota of a real control group."""
+    if request.param != "quota":
+        yield affinity() if request.param == "affinity" else nullcontext()
+        return
+    try:
+        own = groups("cpu", Path("/proc/self"))[0]
+        folder = own.folder / f"huterox-test-{os.getpid()}"
+        folder.mkdir()
+    except (IndexError, OSError) as exc:
+        pytest.skip(f"no control group can be made here: {exc}")
+    try:
+        try:
+            if own.version == 2:
+                (folder / "cpu.max").write_text("100000 100000")
+            else:
+                (folder / "cpu.cfs_quota_us").write_text("100000")
+        except OSError as exc:
+            pytest.skip(f"no quota can be set here: {exc}")
+        yield inside(folder, own.folder)
+    finally:
+        until_s = time.monotonic() + 10.0
+        while (folder / "cgroup.procs").read_text() and time.monotonic() < until_s:
+            time.sleep(0.02)
+        folder.rmdir()
+
+
+@contextmanager
+def affinity() -> Iterator[None]:
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@contextmanager
+def inside(folder: Path, own: Path) -> Iterator[None]:
+    """This process is in that control group, and back in its own afterwards. What it starts stays."""
+    (folder / "cgroup.procs").write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        (own / "cgroup.procs").write_text(str(os.getpid()))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("limited", "preload"),
+    [("affinity", "numpy"), ("quota", "torch"), ("nothing", "torch")],  # torch is imported by the model, or was before
+    indirect=["limited"],
+)
+def test_torch_has_as_many_threads_as_there_are_processors_to_use(
+    limited: AbstractContextManager[None], switchboard: Switchboard, preload: str
+) -> None:
+    with limited:
+        count = usable_cpus()
+        switchboard.start(preload=[preload], torch_threads=0)
+    assert count == (usable_cpus() if isinstance(limited, nullcontext) else 1)
+    switchboard.created(A, "tensors.py:Tensors")
+    assert switchboard.result(A, "threads_at_work") == {"told": count, "torch": count, "one": count == 1}
 
 
 CODE = """

@@ -1,5 +1,7 @@
 """Models that take and give torch tensors."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,15 @@ class Tensors:
 
     def threads(self) -> int:
         return torch.get_num_threads()
+
+    def threads_at_work(self) -> dict[str, Any]:
+        """What is told to libraries, what torch makes of it, and whether its work was done in one thread."""
+        torch.mm(torch.ones(600, 600), torch.ones(600, 600))
+        return {
+            "told": int(os.environ["OMP_NUM_THREADS"]),
+            "torch": torch.get_num_threads(),
+            "one": len(list(Path("/proc/self/task").iterdir())) == 1,
+        }
 
     def allocated(self, x: torch.Tensor, *, allocate: Any) -> torch.Tensor:
         result = allocate(x.shape, x.dtype)
