@@ -24,7 +24,7 @@ class ConnectorConfig(Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     tick_s: float = 0.05
     batch_max: int = 64  # messages taken from one socket before the other has its turn
     hwm: int = 20_000  # messages that wait for one peer; above core.calls_max, so that only a dead one reaches it
-    connections_max: int = 8192  # of callers, and of kernels; fewer where the system gives fewer descriptors
+    connections_max: int = 8192  # by ipc: of callers, and of kernels; fewer where the system gives fewer descriptors
     caller_nbytes_max: int = 256 * 1024 * 1024  # answers that may wait for one caller to read them
     callers_nbytes_max: int = 1024 * 1024 * 1024  # for all callers; one may have as much waiting as is left of it
     linger_ms: int = 200

@@ -11,6 +11,7 @@ from tests.rounds import seeds
 
 from huterox_connector.shell.deliveries import GONE, MARK_NBYTES, SENT, STALLED, Deliveries
 
+pytestmark = pytest.mark.system
 CALLER_NBYTES_MAX = 16 * MARK_NBYTES
 NBYTES_MAX = 64 * MARK_NBYTES
 PART = bytes(MARK_NBYTES // 4)
