@@ -173,3 +173,27 @@ os._exit(0)
 
 def test_a_caller_without_standard_streams_has_its_lane_elsewhere() -> None:
     assert subprocess.run([sys.executable, "-c", CODE]).returncode == 0
+
+
+WRITES_S = 4.0
+AHEAD_S = 0.5
+"""So long the kernel may not come to look at the log, on a busy machine."""
+
+
+def test_the_log_of_a_model_that_prints_without_end_stays_short_meanwhile(switchboard: Switchboard) -> None:
+    switchboard.start(log_mb_max=2)
+    switchboard.created(A, "awkward.py:Awkward")
+    (log,) = (switchboard.folder / "kernel").rglob("c1.1.log")
+    caller = switchboard.caller(A)
+    call_id = caller.send("prints_lines", seconds=WRITES_S)
+    sizes: list[int] = []
+    until_s = time.monotonic() + 30.0
+    while call_id not in caller.answers:
+        assert time.monotonic() < until_s
+        sizes.append(log.stat().st_blocks * 512)
+        caller.end.wait(0.002)
+        caller.take()
+    written = caller.answer(call_id)["result"]
+    bound = (2 << 20) + written * AHEAD_S / WRITES_S
+    assert written > 2 * bound
+    assert max(sizes) < bound

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,14 @@ class Awkward:
             return os.write(1, text.encode() * 100)
         except OSError:
             return 0
+
+    def prints_lines(self, seconds: float) -> int:
+        """As fast as it can; how many bytes."""
+        line = "x" * 999 + "\n"
+        count, until_s = 0, time.monotonic() + seconds
+        while time.monotonic() < until_s:
+            count += sys.stdout.write(line)
+        return count
 
     def alarm(self, seconds: float) -> int:
         """A time limit that is not switched off again."""
