@@ -13,6 +13,7 @@ import pytest
 import huterox
 from huterox.client import Client
 from huterox.core import Limits
+from huterox_wire.endpoints import hidden_path
 from huterox_wire.kinds import Kind
 
 WAIT_S = 10.0
@@ -273,6 +274,21 @@ def test_memory_from_empty_is_aligned_and_travels(service):
 
 def test_calls_are_routed_for_now(service):
     assert service.path == "routed"
+
+
+def test_a_switchboard_that_lets_nobody_new_in_is_waited_for_and_says_so(double):
+    path = Path(double.endpoint.removeprefix("ipc://"))
+    path.rename(hidden_path(path))
+    with pytest.raises(huterox.Unavailable, match="lets nobody new in") as refused:
+        huterox.connect(double.endpoint, timeout=0.3)
+    assert refused.value.retryable
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(huterox.connect, double.endpoint, timeout=WAIT_S)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+        hidden_path(path).rename(path)
+        with waiting.result(WAIT_S) as client:
+            assert client.service("echo")(x=1) == {"x": 1}
 
 
 def test_a_forked_child_waits_for_no_thread_of_its_parent(service, client):

@@ -4,6 +4,7 @@ Nobody is asked who he is yet, so an endpoint that other hosts reach would give 
 """
 
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Final
 
 from huterox_wire.errors import InvalidInput
@@ -27,6 +28,11 @@ def check_endpoint(endpoint: str) -> None:
             need=nbytes,
             limit=IPC_PATH_NBYTES_MAX,
         )
+
+
+def hidden_path(path: Path) -> Path:
+    """The name of a switchboard's socket while it lets nobody new in. No longer: a socket's path has a limit."""
+    return path.with_name(path.name[:-1] + "!")
 
 
 def _check_tcp(endpoint: str, address: str) -> None:

@@ -2,10 +2,11 @@
 
 import os
 import socket
+import stat
 from pathlib import Path
 from typing import Final
 
-from huterox_wire.endpoints import IPC_PATH_NBYTES_MAX
+from huterox_wire.endpoints import IPC_PATH_NBYTES_MAX, hidden_path
 from huterox_wire.errors import InvalidInput, Unavailable
 
 SOCKET_NAME: Final = "switchboard.ipc"
@@ -48,7 +49,8 @@ def check_ipc_path(path: str) -> None:
 
 
 def check_listening(endpoint: str) -> None:
-    """Fail at once, where that can be known at once, if nobody listens at the endpoint.
+    """Fail at once, where that can be known at once, if nobody listens at the endpoint. One that lets nobody new in may
+    do so soon, and is waited for by whoever connects.
 
     Raises:
         Unavailable: with the endpoint that was tried and what to start.
@@ -61,6 +63,8 @@ def check_listening(endpoint: str) -> None:
         try:
             probe.connect(path)
         except (FileNotFoundError, ConnectionRefusedError, PermissionError, NotADirectoryError) as exc:
+            if _is_full(endpoint):
+                return
             raise no_switchboard(endpoint, exc.strerror or str(exc)) from exc
         except OSError:
             pass  # a full backlog, for one: the socket that really connects waits for it
@@ -68,8 +72,23 @@ def check_listening(endpoint: str) -> None:
 
 def no_switchboard(endpoint: str, reason: str) -> Unavailable:
     """The error for an endpoint where no switchboard answers."""
+    if _is_full(endpoint):
+        return Unavailable(
+            f"the switchboard at {endpoint} lets nobody new in: it has as many connections as it can have, or was"
+            " killed while it had; try again once others have left",
+            endpoint=endpoint,
+        )
     return Unavailable(
         f"no switchboard answers at {endpoint} ({reason}); start one with `huterox up`,"
         " or name another with --endpoint or HUTEROX_ENDPOINT",
         endpoint=endpoint,
     )
+
+
+def _is_full(endpoint: str) -> bool:
+    """Whether a switchboard is there that lets nobody new in."""
+    path = endpoint.removeprefix("ipc://")
+    try:
+        return path != endpoint and stat.S_ISSOCK(hidden_path(Path(path)).stat().st_mode)
+    except (OSError, ValueError):
+        return False

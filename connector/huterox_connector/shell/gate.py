@@ -92,5 +92,8 @@ class Gate:
         if self._path.show():
             _log.warning("%d descriptors are open: connections are taken again", self._counted)
 
+    def close(self) -> None:
+        self._path.close()
+
     def _count(self) -> None:
         self._counted, self._taken = descriptors_in_use(), 0

@@ -10,17 +10,18 @@ bound, and a socket that was made anew is renamed into its place.
 import logging
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import zmq
 
+from huterox_wire.endpoints import hidden_path
 from huterox_wire.errors import Conflict, InvalidInput
 
 _log: Final = logging.getLogger(__name__)
 _IPC: Final = "ipc://"
 _MARK: Final = "~"  # the last character of the name that a socket has before it is renamed
-_HIDDEN: Final = "!"  # and of the name that it has while nobody is let in
 _PROBE_S: Final = 1.0
 
 
@@ -81,23 +82,27 @@ class BoundPath:
         self._identity = identity_of(self._path) if self._path is not None else None
         self._told = ""
         self.is_hidden = False
+        if self._path is not None:
+            with suppress(OSError):  # what one has left that was killed while it was hidden
+                hidden_path(self._path).unlink()
+
+    def close(self) -> None:
+        """Before the socket is closed: it removes what has its own name."""
+        if self.is_hidden:
+            self.show()
 
     def hide(self) -> bool:
         """Have nobody find the socket, until `show`. False: it is hidden, or not there, or has no path."""
         if self._path is None or self.is_hidden or identity_of(self._path) != self._identity:
             return False
-        self.is_hidden = _renamed(self._path, self._hidden_path(self._path))
+        self.is_hidden = _renamed(self._path, hidden_path(self._path))
         return self.is_hidden
 
     def show(self) -> bool:
         """Let it be found again. False: what was hidden has gone; `look` makes it again."""
         assert self._path is not None
         self.is_hidden = False
-        return _renamed(self._hidden_path(self._path), self._path)
-
-    @staticmethod
-    def _hidden_path(path: Path) -> Path:
-        return path.with_name(path.name[:-1] + _HIDDEN)  # no longer: a socket's path has a limit
+        return _renamed(hidden_path(self._path), self._path)
 
     def look(self) -> None:
         """Make the path again where it has gone. Connections that exist are not touched."""

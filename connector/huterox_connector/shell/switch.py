@@ -160,6 +160,8 @@ class Switch:
         for monitor in self._monitors:
             monitor.close()
         self.flush_journal()
+        for gate in self._gates:
+            gate.close()
         self._front.close()
         self._back.close()
 

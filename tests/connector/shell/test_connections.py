@@ -1,5 +1,6 @@
 """More connections than are wanted, or than there are descriptors: nobody ends, old ones go on, new ones wait."""
 
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 from tests.connector.shell.daemon import Daemon, Peer, running, serve
 from tests.fault.relay import free_port
 
+from huterox_wire.endpoints import hidden_path
 from huterox_wire.header import pack_header, unpack_header
 from huterox_wire.kinds import Flag, Kind
 from huterox_wire.message import encode
@@ -59,6 +61,20 @@ def test_callers_beyond_connections_max_wait_until_others_leave(tmp_path: Path, 
             another = daemon.caller()
             assert another.ask("status")["nodes"] == 3
             another.socket.close(linger=0)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_nobody_is_kept_out_by_what_one_leaves_that_ends_while_it_is_full(tmp_path: Path, how: int) -> None:
+    with running(Daemon(tmp_path, connections_max=4)) as daemon:
+        path = path_of(daemon.front)
+        assert daemon.caller().ask("status")["nodes"] == 0
+        with crowd(daemon, path, 64):
+            assert hidden_path(path).exists()
+            daemon.stop(how)
+            assert hidden_path(path).exists() == (how == signal.SIGKILL)
+        daemon.start()
+        assert daemon.caller().ask("status")["nodes"] == 0
+        assert not hidden_path(path).exists()
 
 
 @pytest.mark.parametrize("settings", [{"connections_max": 40}, {"descriptors_max": 256}], ids=str)
