@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from huterox_wire.ids import MARK_MAX, NUMBER_BITS
 _log = logging.getLogger(__name__)
 
 _WRITER_CLOSE_S = 10.0
+_CONTEXT_CLOSE_S = 2.0  # beside the time in which what was sent goes out
 
 
 def run(config: ConnectorConfig, version: str) -> None:
@@ -41,7 +43,10 @@ def run(config: ConnectorConfig, version: str) -> None:
     store = _open_store(config)
     try:
         board = _restore(store, config, version)
-        with _zmq_context() as context, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with (
+            _zmq_context(config.linger_ms / 1000) as context,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
             switch = Switch(context, config, board)
             runner.run(_serve(config, board, switch, store))
     except BaseException:
@@ -62,12 +67,18 @@ def _open_store(config: ConnectorConfig) -> SqliteStore:
 
 
 @contextmanager
-def _zmq_context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+def _zmq_context(linger_s: float) -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    """Ended in bounded time: libzmq 4.3.5 can wait for ever for a ROUTER whose peers have died a moment ago with much
+    unread. What it still has goes with this process."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
         yield context
     finally:
-        context.destroy(linger=0)
+        end = threading.Thread(target=context.destroy, kwargs={"linger": 0}, name="huterox-end", daemon=True)
+        end.start()
+        end.join(linger_s + _CONTEXT_CLOSE_S)
+        if end.is_alive():
+            _log.warning("ZeroMQ does not end in time; the process ends without it")
 
 
 def _restore(store: Store, config: ConnectorConfig, version: str) -> Switchboard:

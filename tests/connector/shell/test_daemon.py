@@ -4,12 +4,15 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+import zmq
 from tests.connector.shell.daemon import Daemon, serve
 
+from huterox_connector.shell import daemon as daemon_module
 from huterox_wire.header import pack_header, unpack_header
 from huterox_wire.kinds import Flag, Kind
 from huterox_wire.message import encode
@@ -100,3 +103,25 @@ def test_a_switchboard_ends_without_a_word_of_trouble(daemon: Daemon) -> None:
     serve(daemon)
     assert daemon.stop() == 0
     assert "Traceback" not in (daemon.folder / "log").read_text()
+
+
+def test_a_daemon_ends_though_zeromq_does_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where callers with much unread die a moment before."""
+    goes, destroy = threading.Event(), zmq.Context.destroy
+
+    def stuck(context: zmq.Context[zmq.Socket[bytes]], linger: int | None = None) -> None:
+        goes.wait()
+        destroy(context, linger)
+
+    monkeypatch.setattr(daemon_module, "_CONTEXT_CLOSE_S", 0.05)
+    monkeypatch.setattr(zmq.Context, "destroy", stuck)
+    with daemon_module._zmq_context(0.0) as context:
+        assert not context.closed
+    assert [record.message for record in caplog.records] == ["ZeroMQ does not end in time; the process ends without it"]
+    goes.set()
+    until_s = time.monotonic() + 10.0
+    while not context.closed:
+        assert time.monotonic() < until_s
+        time.sleep(0.005)

@@ -85,6 +85,7 @@ class Callers:
         assert deliveries.nbytes == sum(by_marks.values())
 
     def close(self) -> None:
+        self._router.close(linger=0)  # first: libzmq may wait for ever where peers leave a moment before
         self._context.destroy(linger=0)
 
 
