@@ -100,8 +100,8 @@ class ContainerEnd(End):
         )
 
     def hide_from_children(self) -> None:
-        """What this process forks from now on, whatever way, has neither header nor rings: whoever touches them there
-        is ended by a signal. The blocks it has, to read what it inherited."""
+        """Take header and rings out of the memory of whatever this process forks from now on, by whatever way. A child
+        that touches them is ended by a signal. It keeps the blocks, so it can read the inputs that it inherited."""
         self._memory.hide_from_children(0, self._layout.rings_end)
 
     # --- requests ---------------------------------------------------------------------------------------------------

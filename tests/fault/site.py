@@ -1,9 +1,10 @@
 """A switchboard and a kernel without anybody who would start them again: the tests kill them, and start them."""
 
+import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -134,3 +135,23 @@ def container_of(client: huterox.Client, service: str) -> dict[str, Any]:
     """The row of the one living container that serves this service of the default tenant."""
     (row,) = [row for row in client.containers() if f"default/{service}" in row["services"]]
     return row
+
+
+@contextmanager
+def stopped(own: Site, daemon: str) -> Iterator[Callable[[], None]]:
+    """Stop a daemon. What is given lets it go on, which the end of the block does in any case."""
+    pid = own.pid(daemon)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield lambda: os.kill(pid, signal.SIGCONT)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def outcome(future: huterox.CallFuture) -> str:
+    """How a call has ended: `ok`, or its error's code."""
+    try:
+        future.result(timeout=70.0)
+    except huterox.HuteroxError as exc:
+        return exc.code
+    return "ok"

@@ -4,8 +4,6 @@ Soon after that the node is there again, registered once, with its containers; l
 ended, each by its answer or by an error.
 """
 
-import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,10 +12,8 @@ from pathlib import Path
 
 import pytest
 from tests.fault.relay import Relay, free_port, relay
-from tests.fault.site import Site, container_of, deploy, reach, site
+from tests.fault.site import Site, container_of, deploy, outcome, reach, site, stopped
 from tests.system.platform import eventually
-
-import huterox
 
 pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(300)]
 
@@ -79,14 +75,6 @@ def test_node_is_back_soon_after_a_pause(
             assert left["pid"] == row["pid"]
 
 
-def outcome(future: "huterox.CallFuture") -> str:
-    try:
-        future.result(timeout=60.0)
-    except huterox.HuteroxError as exc:
-        return exc.code
-    return "ok"
-
-
 @contextmanager
 def linked(folder: Path, transport: str) -> Iterator[tuple[Site, Relay | None]]:
     """A site; over TCP the kernel reaches its switchboard through a relay."""
@@ -111,9 +99,5 @@ def resting(own: Site, link: Relay | None, what: str) -> Iterator[Callable[[], N
         finally:
             link.flow()
         return
-    pid = own.pid(what)
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield lambda: os.kill(pid, signal.SIGCONT)
-    finally:
-        os.kill(pid, signal.SIGCONT)
+    with stopped(own, what) as goes_on:
+        yield goes_on

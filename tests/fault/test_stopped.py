@@ -1,20 +1,14 @@
 """One daemon is stopped while the other one has more and more for it: what waits is bounded in bytes, and comes."""
 
-import os
-import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from tests.fault.site import Site, deploy, site
-
-import huterox
+from tests.fault.site import deploy, outcome, site, stopped
 
 pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(120)]
 
@@ -76,14 +70,6 @@ def test_a_switchboard_holds_little_for_a_kernel_that_is_stopped(tmp_path: Path,
         assert service.call("pid", timeout=20.0)["result"]
 
 
-def outcome(future: "huterox.CallFuture") -> str:
-    try:
-        future.result(timeout=70.0)
-    except huterox.HuteroxError as exc:
-        return exc.code
-    return "ok"
-
-
 def rest(worker: psutil.Process) -> None:
     """Until it does nothing any more."""
     until_s = time.monotonic() + 60.0
@@ -91,14 +77,3 @@ def rest(worker: psutil.Process) -> None:
     while used != (used := sum(worker.cpu_times()[:2])):
         assert time.monotonic() < until_s, "it works for nobody"
         time.sleep(0.5)
-
-
-@contextmanager
-def stopped(own: Site, daemon: str) -> Iterator[Callable[[], None]]:
-    """What is given lets it go on, which the end of the block does in any case."""
-    pid = own.pid(daemon)
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield lambda: os.kill(pid, signal.SIGCONT)
-    finally:
-        os.kill(pid, signal.SIGCONT)
